@@ -1,0 +1,184 @@
+//! The only reader of time. Everything else is handed a [`Moment`].
+//!
+//! A machine may be frozen (a Lambda environment, a suspended VM) or have its wall clock set. Neither the monotonic
+//! clock nor the wall clock tells the age of a grant alone, so a [`Moment`] carries both, and an age is the larger of
+//! the two: a credential is believed to be older rather than younger.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::time::Instant;
+
+/// A point in time on both clocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// Since the clock was made; never goes back, stands still while the machine is suspended.
+    pub mono: Duration,
+    /// Since the Unix epoch; may jump either way.
+    pub wall: Duration,
+}
+
+impl Moment {
+    /// The time that has passed since `earlier`: the larger of what the two clocks say.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Duration {
+        self.mono.saturating_sub(earlier.mono).max(self.wall.saturating_sub(earlier.wall))
+    }
+
+    /// The same point `by` later, on both clocks.
+    #[must_use]
+    pub fn plus(self, by: Duration) -> Self {
+        Self { mono: self.mono.saturating_add(by), wall: self.wall.saturating_add(by) }
+    }
+
+    /// As a wall-clock time, for printing.
+    #[must_use]
+    pub fn system_time(self) -> SystemTime {
+        UNIX_EPOCH + self.wall
+    }
+
+    /// RFC 3339, in UTC, to the millisecond.
+    #[must_use]
+    pub fn rfc3339(self) -> String {
+        // A wall clock past the year 9999 would make the formatter fail; hold it at the last one it can print.
+        let latest = Duration::from_secs(253_402_300_799);
+        humantime::format_rfc3339_millis(UNIX_EPOCH + self.wall.min(latest)).to_string()
+    }
+}
+
+/// A span that began at a moment: an expiry, a retry delay, a schedule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Until {
+    /// When the span began.
+    pub from: Moment,
+    /// How long it lasts.
+    pub len: Duration,
+}
+
+impl Until {
+    /// `len` from `from` on.
+    #[must_use]
+    pub fn new(from: Moment, len: Duration) -> Self {
+        Self { from, len }
+    }
+
+    /// What is left of it.
+    #[must_use]
+    pub fn left(self, now: Moment) -> Duration {
+        self.len.saturating_sub(now.since(self.from))
+    }
+
+    /// Whether nothing is left of it.
+    #[must_use]
+    pub fn is_over(self, now: Moment) -> bool {
+        self.left(now).is_zero()
+    }
+
+    /// When it ends, read on both clocks from its beginning.
+    #[must_use]
+    pub fn end(self) -> Moment {
+        self.from.plus(self.len)
+    }
+}
+
+/// Reads both clocks. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Clock(Arc<Source>);
+
+#[derive(Debug)]
+enum Source {
+    System {
+        started: Instant,
+    },
+    /// Wall time follows tokio's (pausable) clock, plus a skew that a test sets, in milliseconds.
+    Simulated {
+        started: Instant,
+        wall: Duration,
+        skew: AtomicI64,
+    },
+}
+
+impl Clock {
+    /// The machine's clocks.
+    #[must_use]
+    pub fn system() -> Self {
+        Self(Arc::new(Source::System { started: Instant::now() }))
+    }
+
+    /// A clock for tests: wall time starts on 2026-01-01 and follows tokio's clock, which a test may pause.
+    #[must_use]
+    pub fn simulated() -> Self {
+        Self(Arc::new(Source::Simulated {
+            started: Instant::now(),
+            wall: Duration::from_secs(1_767_225_600),
+            skew: AtomicI64::new(0),
+        }))
+    }
+
+    /// Lets a simulated wall clock jump by `millis`; does nothing to the machine's clock.
+    pub fn jump(&self, millis: i64) {
+        if let Source::Simulated { skew, .. } = &*self.0 {
+            skew.fetch_add(millis, Ordering::SeqCst);
+        }
+    }
+
+    /// Now, on both clocks.
+    #[must_use]
+    pub fn now(&self) -> Moment {
+        match &*self.0 {
+            Source::System { started } => {
+                #[expect(clippy::disallowed_methods, reason = "this is the one place that reads wall time")]
+                let wall = SystemTime::now();
+                Moment { mono: started.elapsed(), wall: wall.duration_since(UNIX_EPOCH).unwrap_or_default() }
+            }
+            Source::Simulated { started, wall, skew } => {
+                let mono = started.elapsed();
+                let skew = skew.load(Ordering::SeqCst);
+                let shift = Duration::from_millis(skew.unsigned_abs());
+                let wall = *wall + mono;
+                let wall = if skew < 0 { wall.saturating_sub(shift) } else { wall + shift };
+                Moment { mono, wall }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(mono: u64, wall: u64) -> Moment {
+        Moment { mono: Duration::from_secs(mono), wall: Duration::from_secs(wall) }
+    }
+
+    #[test]
+    fn an_age_is_the_larger_of_the_two_clocks() {
+        assert_eq!(
+            at(15, 1_010).since(at(10, 1_000)),
+            Duration::from_secs(10),
+            "suspended: the wall went on"
+        );
+        assert_eq!(at(20, 400).since(at(10, 1_000)), Duration::from_secs(10), "the wall clock was set back");
+        assert_eq!(at(10, 1_000).since(at(20, 2_000)), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_span_ends_by_whichever_clock_is_ahead() {
+        let span = Until::new(at(0, 1_000), Duration::from_secs(60));
+        assert_eq!(span.left(at(10, 1_010)), Duration::from_secs(50));
+        assert!(span.is_over(at(1, 1_060)));
+        assert!(span.is_over(at(60, 0)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_simulated_clock_follows_paused_time_and_jumps_when_told() {
+        let clock = Clock::simulated();
+        let before = clock.now();
+        tokio::time::advance(Duration::from_secs(5)).await;
+        assert_eq!(clock.now().since(before), Duration::from_secs(5));
+        clock.jump(3_600_000);
+        assert_eq!(clock.now().since(before), Duration::from_secs(3_605));
+        assert_eq!(before.rfc3339(), "2026-01-01T00:00:00.000Z");
+    }
+}

@@ -1,0 +1,77 @@
+//! Why a call to upstream failed, classified once, where the answer is read.
+
+use std::fmt;
+use std::time::Duration;
+
+/// What a failure means for what is done next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Class {
+    /// May pass by itself: no connection, a time-out, 412, 429, 5xx, sealed, standby. Retried with a delay.
+    Transient,
+    /// Upstream answered 403: the token is gone or a capability is missing. Which of the two, `lookup-self` decides.
+    Forbidden,
+    /// Decided: the token that the call was made with is no longer known upstream.
+    TokenLost,
+    /// Decided: the token is good and lacks a capability.
+    Denied,
+    /// There is nothing at that path.
+    NotFound,
+    /// Upstream no longer knows the lease that was to be renewed: it was revoked behind our back.
+    LeaseGone,
+    /// The request as configured can never succeed: a wrong role, region, server id, signature or mount.
+    Permanent,
+}
+
+impl Class {
+    /// The word for logs, metrics and audit lines.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Transient => "transient",
+            Self::Forbidden => "forbidden",
+            Self::TokenLost => "token-lost",
+            Self::Denied => "denied",
+            Self::NotFound => "not-found",
+            Self::LeaseGone => "lease-gone",
+            Self::Permanent => "permanent",
+        }
+    }
+}
+
+/// A failed call: its class, what a person should read, and what upstream said.
+///
+/// It never contains a secret: adapters build the message from names, addresses and Vault's `errors` list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// What it means for what is done next.
+    pub class: Class,
+    /// What was wrong, where, and what to do.
+    pub message: String,
+    /// Upstream's HTTP status, where there was an answer.
+    pub status: Option<u16>,
+    /// What upstream asked for in `Retry-After`.
+    pub retry_after: Option<Duration>,
+    /// Upstream's id of the request, where the answer had one.
+    pub request_id: Option<String>,
+}
+
+impl Failure {
+    /// A failure without an answer from upstream.
+    pub fn new(class: Class, message: impl Into<String>) -> Self {
+        Self { class, message: message.into(), status: None, retry_after: None, request_id: None }
+    }
+
+    /// The same failure once `lookup-self` has decided what a 403 meant.
+    #[must_use]
+    pub fn decided(self, class: Class) -> Self {
+        Self { class, ..self }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Failure {}

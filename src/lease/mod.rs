@@ -1,0 +1,4 @@
+//! Leases: a token is one, a secret is one.
+
+pub mod failure;
+pub mod upstream;

@@ -1,0 +1,211 @@
+//! The seams to upstream. `identity` and `source` implement them: Vault for real, `source::dev` in memory.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::failure::Failure;
+use crate::clock::Moment;
+use crate::secret::{Credential, Secret};
+
+/// A boxed future, so that the seams can be used as trait objects.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// What one upstream call is known by in both logs: it goes into `X-Tenure-Request` and `X-Tenure-Run`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CallId {
+    /// Unique among all calls of all processes: `<boot id>-<counter>`.
+    pub request: Arc<str>,
+    /// The run on whose behalf the call is made.
+    pub run: Arc<str>,
+}
+
+/// How long a grant lives, as upstream said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Life {
+    /// A lease or a token: gone after `ttl`, unless renewed.
+    Leased {
+        /// What upstream granted.
+        ttl: Duration,
+        /// Whether upstream says that it can be renewed.
+        renewable: bool,
+    },
+    /// A value without a lease. How long it is taken for fresh or stale is the broker's decision, not upstream's.
+    Static {
+        /// Whether it may be kept at all: KV values may, a one-time code may not.
+        keep: bool,
+    },
+}
+
+/// What a successful mint brought.
+#[derive(Debug)]
+pub struct Minted<P> {
+    /// The token or the secret.
+    pub payload: P,
+    /// When the request was *sent*: upstream's TTL began no earlier than that.
+    pub sent: Moment,
+    /// How long it lives.
+    pub life: Life,
+}
+
+/// What a successful renewal brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Renewed {
+    /// When the request was sent.
+    pub sent: Moment,
+    /// What upstream granted from then on.
+    pub ttl: Duration,
+    /// Whether it can be renewed again.
+    pub renewable: bool,
+}
+
+/// A Vault token of ours.
+#[derive(Clone)]
+pub struct Token {
+    /// The token itself.
+    pub credential: Credential,
+    /// Its accessor, by which it can be revoked without being known.
+    pub accessor: String,
+    /// Its policies, as upstream listed them.
+    pub policies: Vec<String>,
+    /// Whether it outlives the token that made it.
+    pub orphan: bool,
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Token")
+            .field("policies", &self.policies)
+            .field("orphan", &self.orphan)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a run token is to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenSpec {
+    /// The token role (`auth/token/roles/<role>`).
+    pub role: String,
+    /// Its time to live, in whole seconds upstream.
+    pub ttl: Duration,
+    /// False where the run has a deadline: then the deadline is law.
+    pub renewable: bool,
+    /// What Vault's audit log shows on each request of the token.
+    pub meta: BTreeMap<String, String>,
+}
+
+/// What to read: a path below `/v1/`, an optional query, GET or LIST.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ReadKey {
+    /// Without `/v1/`, without a leading slash, not empty: `database/creds/orders`.
+    pub path: Arc<str>,
+    /// The query, in canonical order and percent-encoded, without `?`: `version=2`. Most often empty.
+    pub query: Arc<str>,
+    /// LIST rather than GET.
+    pub list: bool,
+}
+
+impl fmt::Display for ReadKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.path)?;
+        if self.query.is_empty() { Ok(()) } else { write!(f, "?{}", self.query) }
+    }
+}
+
+/// An answer to a read, taken apart as far as the broker must know it; `data` stays upstream's own bytes.
+#[derive(Debug)]
+pub struct Answer {
+    /// Upstream's id of the request that brought it.
+    pub request_id: String,
+    /// Empty for values without a lease.
+    pub lease_id: String,
+    /// The JSON text of the member `data`.
+    pub data: Secret,
+    /// Vault's warnings.
+    pub warnings: Vec<String>,
+    /// `kv`, `database`, ...; empty where upstream does not say.
+    pub mount_type: String,
+    /// The version of a KV v2 value.
+    pub version: Option<u64>,
+}
+
+/// Logs in to upstream.
+pub trait Login: Send + Sync + 'static {
+    /// One login. The token that comes back is a service token that can be renewed, or the failure says why not.
+    fn login(&self, call: CallId) -> BoxFuture<'_, Result<Minted<Token>, Failure>>;
+
+    /// The method and what identifies it, for `status` and the log: `aws role orders at auth/aws`.
+    fn describe(&self) -> String;
+}
+
+/// Everything else that is asked of upstream.
+pub trait Source: Send + Sync + 'static {
+    /// Makes a run token from a token role.
+    fn create_token<'a>(
+        &'a self,
+        call: CallId,
+        login: &'a Token,
+        spec: &'a TokenSpec,
+    ) -> BoxFuture<'a, Result<Minted<Token>, Failure>>;
+
+    /// `renew-self`. An increment of `None` asks for the token's own period.
+    fn renew_token<'a>(
+        &'a self,
+        call: CallId,
+        token: &'a Token,
+        increment: Option<Duration>,
+    ) -> BoxFuture<'a, Result<Renewed, Failure>>;
+
+    /// `lookup-self`: decides what a 403 meant. [`super::failure::Class::TokenLost`] if upstream does not know it.
+    fn lookup_token<'a>(&'a self, call: CallId, token: &'a Token) -> BoxFuture<'a, Result<(), Failure>>;
+
+    /// `revoke-self`. A token that upstream no longer knows counts as revoked.
+    fn revoke_token<'a>(&'a self, call: CallId, token: &'a Token) -> BoxFuture<'a, Result<(), Failure>>;
+
+    /// Revokes by accessor with the login token's right to do so: for what an earlier process left behind.
+    fn revoke_accessor<'a>(
+        &'a self,
+        call: CallId,
+        login: &'a Token,
+        accessor: &'a str,
+    ) -> BoxFuture<'a, Result<(), Failure>>;
+
+    /// Whether upstream still knows the token with this accessor: `Ok(false)` confirms a revocation.
+    fn accessor_lives<'a>(
+        &'a self,
+        call: CallId,
+        login: &'a Token,
+        accessor: &'a str,
+    ) -> BoxFuture<'a, Result<bool, Failure>>;
+
+    /// Whether upstream still knows the lease: `Ok(false)` confirms a revocation.
+    fn lease_lives<'a>(
+        &'a self,
+        call: CallId,
+        login: &'a Token,
+        lease_id: &'a str,
+    ) -> BoxFuture<'a, Result<bool, Failure>>;
+
+    /// GET or LIST of a path, with a run's token.
+    fn read<'a>(
+        &'a self,
+        call: CallId,
+        token: &'a Token,
+        key: &'a ReadKey,
+    ) -> BoxFuture<'a, Result<Minted<Answer>, Failure>>;
+
+    /// Renews a lease by its id (`sys/leases/renew`).
+    fn renew_lease<'a>(
+        &'a self,
+        call: CallId,
+        token: &'a Token,
+        lease_id: &'a str,
+        increment: Duration,
+    ) -> BoxFuture<'a, Result<Renewed, Failure>>;
+
+    /// Idle connections are of no use after the machine was frozen or its clock jumped: drop them.
+    fn forget_connections(&self);
+}

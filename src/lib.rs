@@ -1,0 +1,6 @@
+//! Tenure: a Vault-aware credential broker sidecar.
+
+pub mod backoff;
+pub mod clock;
+pub mod lease;
+pub mod secret;
