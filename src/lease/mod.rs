@@ -1,4 +1,6 @@
 //! Leases: a token is one, a secret is one.
 
 pub mod failure;
+pub mod state;
 pub mod upstream;
+pub mod view;
