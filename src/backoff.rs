@@ -32,6 +32,16 @@ impl Backoff {
     }
 }
 
+/// A sample for jitter, in `[0, 1)`.
+#[must_use]
+pub fn roll() -> f64 {
+    // 53 bits are what an f64 holds exactly. Without entropy the middle will do: jitter is no secret.
+    let bits = getrandom::u64().unwrap_or(1 << 63) >> 11;
+    #[expect(clippy::cast_precision_loss, reason = "53 bits fit")]
+    let share = bits as f64 / (1u64 << 53) as f64;
+    share
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -50,6 +60,11 @@ mod tests {
             prop_assert!(delay >= asked);
             prop_assert!(delay <= Backoff::UPSTREAM.cap.max(asked.mul_f64(1.25)));
         }
+    }
+
+    #[test]
+    fn a_roll_is_a_share() {
+        assert!((0..1_000).map(|_| roll()).all(|roll| (0.0..1.0).contains(&roll)));
     }
 
     #[test]

@@ -4,3 +4,4 @@ pub mod backoff;
 pub mod clock;
 pub mod lease;
 pub mod secret;
+pub mod supervise;

@@ -456,13 +456,17 @@ impl<P: Clone> Lease<P> {
         if !held.gone_in(now).is_zero() {
             return;
         }
+        if orphaned && call.is_none() {
+            // What failed, failed under a token that is gone; with a new one the tries begin anew.
+            self.trouble = None;
+        }
         self.phase = match *call {
             Some(Underway::Rotate { under }) => Phase::Minting { under },
             // A renewal or a check of what is gone has no meaning any more, but its answer must be waited for.
             Some(_) => return,
             None => match self.trouble.as_ref().filter(|trouble| !trouble.retry.is_over(now)) {
                 // Upstream is failing: its end is no reason to ask again sooner.
-                Some(trouble) if !orphaned => Phase::Failed { retry: trouble.retry },
+                Some(trouble) => Phase::Failed { retry: trouble.retry },
                 _ if self.terms.keep || self.wanted => Phase::Parked,
                 _ => Phase::Idle,
             },

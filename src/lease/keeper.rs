@@ -1,0 +1,360 @@
+//! One task for each lease: it performs what the state machine says, and publishes what readers may know.
+//!
+//! Readers hold a `watch` receiver at most, so a reader who goes away cancels nothing: the call goes on, and what it
+//! brings is there for the next one.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+
+use super::failure::{Class, Failure};
+use super::state::{Call, Event, Lease, Outcome, Terms};
+use super::upstream::{BoxFuture, Token};
+use super::view::{Freshness, Held, Verdict, View};
+use crate::backoff;
+use crate::clock::Clock;
+use crate::supervise::Supervisor;
+
+/// Performs the calls of one lease: logs in, makes a run token, reads a secret.
+pub trait Performer<P>: Send + Sync + 'static {
+    /// Makes the call and says how it went. It ends by itself: its time-outs are its own.
+    fn perform(&self, call: Call<P>) -> BoxFuture<'static, Outcome<P>>;
+}
+
+/// The keeper of a token.
+pub type TokenKeeper = Keeper<Arc<Token>>;
+
+/// The handle of a keeper. The task ends when the lease does, or when the last handle is gone and nothing is held.
+pub struct Keeper<P>(Arc<Shared<P>>);
+
+impl<P> Clone for Keeper<P> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<P> fmt::Debug for Keeper<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Keeper").finish_non_exhaustive()
+    }
+}
+
+struct Shared<P> {
+    view: watch::Sender<Arc<View<P>>>,
+    inbox: Mutex<Inbox>,
+    news: Notify,
+    used: AtomicBool,
+    parent: Option<TokenKeeper>,
+    clock: Clock,
+}
+
+/// What readers told the keeper since it last looked; many demands are one.
+#[derive(Debug, Default)]
+struct Inbox {
+    demand: Option<Duration>,
+    suspect: Option<u64>,
+    judge: bool,
+    end: bool,
+}
+
+/// What a reader got.
+#[derive(Debug)]
+pub struct Taken<P> {
+    /// The grant.
+    pub held: Held<P>,
+    /// Where it came from.
+    pub freshness: Freshness,
+}
+
+/// Why a reader got nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Upstream failed.
+    Failed {
+        /// How.
+        failure: Arc<Failure>,
+        /// Until the next try.
+        retry_in: Duration,
+    },
+    /// No credential lives as long as was asked for.
+    TooLong {
+        /// The longest life to be had.
+        reach: Duration,
+    },
+    /// The work that it belonged to is over.
+    Over,
+    /// Nothing came within the reader's patience.
+    TimedOut {
+        /// What the lease was doing, in a word.
+        phase: &'static str,
+    },
+}
+
+/// What became of a token that was suspected.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TokenVerdict {
+    /// It is gone, or was replaced already.
+    Lost,
+    /// It is good.
+    Alive,
+    /// Upstream could not say.
+    Unknown(Arc<Failure>),
+}
+
+impl<P: Clone + Send + Sync + 'static> Keeper<P> {
+    /// Starts the task of a lease that holds nothing yet.
+    pub fn start(
+        name: &'static str,
+        terms: Terms,
+        parent: Option<TokenKeeper>,
+        performer: Arc<dyn Performer<P>>,
+        clock: Clock,
+        supervisor: &Supervisor,
+    ) -> Self {
+        let parent_view = parent.as_ref().map(|parent| parent.view().as_parent());
+        let lease = Lease::new(terms, parent_view);
+        let shared = Arc::new(Shared {
+            view: watch::Sender::new(Arc::new(lease.view())),
+            inbox: Mutex::default(),
+            news: Notify::new(),
+            used: AtomicBool::new(false),
+            parent,
+            clock,
+        });
+        supervisor.spawn(name, Task { shared: Arc::clone(&shared), lease, performer }.run());
+        Self(shared)
+    }
+
+    /// What is known of the lease now.
+    #[must_use]
+    pub fn view(&self) -> Arc<View<P>> {
+        Arc::clone(&self.0.view.borrow())
+    }
+
+    /// Receives every change.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<Arc<View<P>>> {
+        self.0.view.subscribe()
+    }
+
+    /// What is held, if it is good enough, without waiting.
+    #[must_use]
+    pub fn peek(&self, min_left: Duration) -> Option<Taken<P>> {
+        let now = self.0.clock.now();
+        let view = self.0.view.borrow();
+        match view.decide(min_left, view.standpoint(), now) {
+            Verdict::Serve(freshness) => {
+                self.0.used.store(true, Ordering::Relaxed);
+                view.held.clone().map(|held| Taken { held, freshness })
+            }
+            _ => None,
+        }
+    }
+
+    /// A grant with at least `min_left` of life, fetched or extended if need be.
+    ///
+    /// # Errors
+    /// A [`Refusal`] that says why not; at the latest after `patience`.
+    pub async fn get(&self, min_left: Duration, patience: Duration) -> Result<Taken<P>, Refusal> {
+        if let Some(taken) = self.peek(min_left) {
+            return Ok(taken);
+        }
+        match tokio::time::timeout(patience, Box::pin(self.wait(min_left, patience))).await {
+            Ok(result) => result,
+            Err(_) => Err(Refusal::TimedOut { phase: self.0.view.borrow().phase }),
+        }
+    }
+
+    async fn wait(&self, min_left: Duration, patience: Duration) -> Result<Taken<P>, Refusal> {
+        let mut watch = self.0.view.subscribe();
+        let came = watch.borrow_and_update().standpoint();
+        if let Some(parent) = self.0.parent.as_ref().filter(|_| !min_left.is_zero()) {
+            // It lives no longer than its parent: see to that one first. That there is none yet is not for us to say.
+            match Box::pin(parent.get(min_left, patience)).await {
+                Err(refusal @ (Refusal::TooLong { .. } | Refusal::Over)) => return Err(refusal),
+                Err(_) | Ok(_) => {}
+            }
+        }
+        loop {
+            let view = Arc::clone(&watch.borrow_and_update());
+            match view.decide(min_left, came, self.0.clock.now()) {
+                Verdict::Serve(freshness) => {
+                    self.0.used.store(true, Ordering::Relaxed);
+                    if let Some(held) = view.held.clone() {
+                        return Ok(Taken { held, freshness });
+                    }
+                }
+                Verdict::Ask => self.tell(|inbox| {
+                    inbox.demand = Some(inbox.demand.unwrap_or_default().max(min_left));
+                }),
+                Verdict::Fail { failure, retry_in } => return Err(Refusal::Failed { failure, retry_in }),
+                Verdict::TooLong { reach } => return Err(Refusal::TooLong { reach }),
+                Verdict::Over => return Err(Refusal::Over),
+            }
+            if watch.changed().await.is_err() {
+                return Err(Refusal::Over);
+            }
+        }
+    }
+
+    /// Judge everything anew: the machine was frozen, or its clock jumped.
+    pub fn judge(&self) {
+        self.tell(|inbox| inbox.judge = true);
+    }
+
+    /// Asks for the end without waiting for it.
+    pub fn request_end(&self) {
+        self.tell(|inbox| inbox.end = true);
+    }
+
+    /// Ends the lease: a token is revoked and seen to be gone. Returns false if that took longer than `patience`.
+    pub async fn end(&self, patience: Duration) -> bool {
+        let mut watch = self.0.view.subscribe();
+        self.request_end();
+        tokio::time::timeout(patience, watch.wait_for(|view| view.ended)).await.is_ok()
+    }
+
+    fn tell(&self, what: impl FnOnce(&mut Inbox)) {
+        what(&mut self.0.inbox());
+        self.0.news.notify_one();
+    }
+}
+
+impl TokenKeeper {
+    /// A call made with the grant `seq` was answered with 403: is the token gone, or does it lack a capability?
+    ///
+    /// However many ask, upstream is asked once.
+    pub async fn verdict(&self, seq: u64, patience: Duration) -> TokenVerdict {
+        let mut watch = self.0.view.subscribe();
+        let before = Arc::clone(&watch.borrow_and_update());
+        let gone =
+            |view: &View<Arc<Token>>| view.seq > seq || view.lost_through >= seq || view.held.is_none();
+        if gone(&before) {
+            return TokenVerdict::Lost;
+        }
+        self.tell(|inbox| inbox.suspect = Some(seq));
+        let settled = watch.wait_for(|view| {
+            gone(view) || view.checks > before.checks || view.failures > before.failures || view.ended
+        });
+        match tokio::time::timeout(patience, settled).await {
+            Ok(Ok(view)) if gone(&view) || view.ended => TokenVerdict::Lost,
+            Ok(Ok(view)) if view.checks > before.checks => TokenVerdict::Alive,
+            Ok(Ok(view)) => TokenVerdict::Unknown(view.trouble.as_ref().map_or_else(
+                || Arc::new(Failure::new(Class::Transient, "the token could not be looked up")),
+                |trouble| Arc::clone(&trouble.failure),
+            )),
+            Ok(Err(_)) => TokenVerdict::Lost,
+            Err(_) => TokenVerdict::Unknown(Arc::new(Failure::new(
+                Class::Transient,
+                "looking up the token took too long",
+            ))),
+        }
+    }
+
+    /// What a 403 to a call made with the grant `seq` means: the failure, decided.
+    pub async fn decide(&self, seq: u64, failure: Failure, patience: Duration) -> Failure {
+        if failure.class != Class::Forbidden {
+            return failure;
+        }
+        match self.verdict(seq, patience).await {
+            TokenVerdict::Lost => failure.decided(Class::TokenLost),
+            TokenVerdict::Alive => failure.decided(Class::Denied),
+            TokenVerdict::Unknown(why) => {
+                let mut failure = failure.decided(Class::Transient);
+                failure.message = format!(
+                    "{}; whether the token is still good could not be learnt: {why}",
+                    failure.message
+                );
+                failure
+            }
+        }
+    }
+}
+
+impl<P> Shared<P> {
+    fn inbox(&self) -> MutexGuard<'_, Inbox> {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct Task<P> {
+    shared: Arc<Shared<P>>,
+    lease: Lease<P>,
+    performer: Arc<dyn Performer<P>>,
+}
+
+impl<P: Clone + Send + Sync + 'static> Task<P> {
+    async fn run(mut self) {
+        let clock = self.shared.clock.clone();
+        let mut parent = self.shared.parent.as_ref().map(|parent| {
+            let mut watch = parent.watch();
+            watch.mark_changed();
+            watch
+        });
+        let mut call: Option<BoxFuture<'static, Outcome<P>>> = None;
+        let mut events = vec![Event::Tick { used: false }];
+        loop {
+            let now = clock.now();
+            let mut changed = false;
+            for event in events.drain(..) {
+                changed |= !matches!(event, Event::Tick { .. });
+                if let Some(wanted) = self.lease.step(event, now) {
+                    changed = true;
+                    call = Some(self.performer.perform(wanted));
+                }
+            }
+            // A tick may have let something lapse; publishing what readers can't tell apart would only wake them.
+            if changed || self.lease.wake_in(now).is_none_or(|wake| wake.is_zero()) {
+                self.shared.view.send_replace(Arc::new(self.lease.view()));
+            }
+            if self.lease.is_over() {
+                return;
+            }
+            let wake = self.lease.wake_in(now);
+            tokio::select! {
+                biased;
+                outcome = async { call.as_mut().expect("guarded").await }, if call.is_some() => {
+                    call = None;
+                    events.push(Event::Done { outcome, roll: backoff::roll() });
+                }
+                () = self.shared.news.notified() => self.shared.take_news(&mut events),
+                gone = async { parent.as_mut().expect("guarded").changed().await.is_err() }, if parent.is_some() => {
+                    if gone {
+                        parent = None;
+                    } else if let Some(parent) = &mut parent {
+                        let view = parent.borrow_and_update().as_parent();
+                        events.push(Event::Parent { view, roll: backoff::roll() });
+                    }
+                }
+                () = sleep(wake) => {}
+            }
+            events.push(Event::Tick { used: self.shared.used.swap(false, Ordering::Relaxed) });
+        }
+    }
+}
+
+impl<P> Shared<P> {
+    fn take_news(&self, events: &mut Vec<Event<P>>) {
+        let news = std::mem::take(&mut *self.inbox());
+        if let Some(seq) = news.suspect {
+            events.push(Event::Suspect { seq });
+        }
+        if let Some(min_left) = news.demand {
+            events.push(Event::Demand { min_left });
+        }
+        if news.end {
+            events.push(Event::End);
+        }
+    }
+}
+
+async fn sleep(wake: Option<Duration>) {
+    match wake {
+        // Timers count in milliseconds and must not fire a moment too early, again and again.
+        Some(wake) => tokio::time::sleep(wake + Duration::from_millis(1)).await,
+        None => std::future::pending().await,
+    }
+}
