@@ -1,7 +1,10 @@
 //! Tenure: a Vault-aware credential broker sidecar.
 
 pub mod backoff;
+pub mod caller;
 pub mod clock;
 pub mod lease;
+pub mod policy;
+pub mod run;
 pub mod secret;
 pub mod supervise;

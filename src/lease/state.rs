@@ -245,6 +245,7 @@ impl<P: Clone> Lease<P> {
             Phase::Holding { held, call } => {
                 let end = held.gone_in(now);
                 match held.due {
+                    Some((Act::Rotate, _)) if self.mintable(now).is_none() => Some(end),
                     Some((_, due)) if call.is_none() => Some(end.min(self.not_before(due, now))),
                     _ => Some(end),
                 }
@@ -389,14 +390,8 @@ impl<P: Clone> Lease<P> {
                         None
                     }
                     Act::Renew => self.renew(Duration::ZERO),
-                    Act::Rotate if self.terms.keep || self.wanted => match self.rotate(now) {
-                        None => {
-                            // The parent cannot be minted from just now; its change will be an event.
-                            self.forget_due();
-                            None
-                        }
-                        call => call,
-                    },
+                    // Where the parent cannot be minted from just now, its change will be an event.
+                    Act::Rotate if self.terms.keep || self.wanted => self.rotate(now),
                     Act::Rotate => {
                         // Nobody has read it since it was made: let it lapse rather than make another.
                         self.forget_due();
@@ -692,6 +687,7 @@ impl<P: Clone> Lease<P> {
         let Phase::Holding { held, .. } = &self.phase else { return };
         let young = now.since(held.own.from) < SUSPICIOUSLY_SHORT;
         self.lost_through = held.seq;
+        self.trouble = None;
         self.phase = if young {
             Phase::Failed { retry: self.failed(failure, roll, now) }
         } else if self.terms.keep || self.wanted {
