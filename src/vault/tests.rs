@@ -206,13 +206,22 @@ async fn connections_are_kept_until_they_are_forgotten() {
 
 #[tokio::test]
 async fn an_https_address_without_tls_behind_it_is_named() {
-    let vault = FakeVault::always(Act::json(400, "")).await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("https://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let _ = stream.read(&mut [0; 1024]).await;
+        // What Go's server says to anything that is not HTTP.
+        let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n400 Bad Request").await;
+    });
     let ca = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(ca.path(), "nothing").unwrap();
-    let mut config = VaultConfig::new(vault.address.replace("http:", "https:"));
+    let mut config = VaultConfig::new(address);
     config.request_timeout = Duration::from_secs(2);
     let client = VaultClient::new(config.clone(), Clock::system()).unwrap();
     let failure = get(&client, "a").await.unwrap_err();
+    assert_eq!(failure.class, Class::Permanent);
     assert!(
         failure.message.contains("does not speak TLS") || failure.message.contains("no certificate authorities"),
         "{failure}"
