@@ -1,0 +1,191 @@
+//! AWS credentials and the region, as every AWS SDK finds them; looked up at the first login.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use aws_config::{BehaviorVersion, SdkConfig};
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::error::CredentialsError;
+use aws_credential_types::provider::{ProvideCredentials as _, SharedCredentialsProvider};
+use aws_smithy_http_client::tls;
+use aws_smithy_runtime_api::client::http::{
+    HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient, SharedHttpConnector,
+};
+use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
+use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
+use tokio::sync::OnceCell;
+
+use crate::lease::failure::{Class, Failure};
+
+/// Credentials are asked for anew when less than this is left of them: Vault, STS and our clock may disagree.
+const SPARE: Duration = Duration::from_secs(60);
+
+const LOOKED_AT: &str = "looked at the environment (AWS_ACCESS_KEY_ID), the profile (AWS_PROFILE), web identity \
+     (AWS_WEB_IDENTITY_TOKEN_FILE), the container endpoint (AWS_CONTAINER_CREDENTIALS_RELATIVE_URI or _FULL_URI) and \
+     the instance (IMDSv2)";
+
+/// Where the credentials come from.
+#[derive(Debug)]
+pub(super) struct Chain {
+    /// `None`: the standard chain.
+    given: Option<SharedCredentialsProvider>,
+    standard: OnceCell<SdkConfig>,
+    /// What expires is kept until shortly before: the container endpoint answers 429 to bursts, and a login that is
+    /// retried should not ask again. What does not expire is not kept: a file may be replaced.
+    kept: Mutex<Option<Credentials>>,
+    succeeded: AtomicBool,
+}
+
+impl Chain {
+    pub(super) fn standard() -> Self {
+        Self { given: None, standard: OnceCell::new(), kept: Mutex::default(), succeeded: AtomicBool::new(false) }
+    }
+
+    pub(super) fn of(credentials: SharedCredentialsProvider) -> Self {
+        Self { given: Some(credentials), ..Self::standard() }
+    }
+
+    /// The region: `given`, or what the standard chain finds.
+    pub(super) async fn region(&self, given: Option<&str>) -> Result<String, Failure> {
+        if let Some(region) = given {
+            return Ok(region.to_owned());
+        }
+        self.loaded().await.region().map(ToString::to_string).ok_or_else(|| {
+            Failure::new(
+                Class::Permanent,
+                "no AWS region: set it in the configuration or as AWS_REGION (looked at AWS_REGION, \
+                 AWS_DEFAULT_REGION, the profile and the instance)",
+            )
+        })
+    }
+
+    /// Credentials that are good at `now`.
+    pub(super) async fn credentials(&self, now: SystemTime) -> Result<Credentials, Failure> {
+        let fresh = |credentials: &Credentials| credentials.expiry().is_some_and(|end| end > now + SPARE);
+        if let Some(kept) = self.kept.lock().unwrap_or_else(PoisonError::into_inner).clone().filter(fresh) {
+            return Ok(kept);
+        }
+        let provider = match &self.given {
+            Some(provider) => provider.clone(),
+            None => self.loaded().await.credentials_provider().ok_or_else(none_found)?,
+        };
+        match provider.provide_credentials().await {
+            Ok(credentials) => {
+                self.succeeded.store(true, Ordering::Relaxed);
+                *self.kept.lock().unwrap_or_else(PoisonError::into_inner) =
+                    Some(credentials.clone()).filter(|credentials| fresh(credentials));
+                Ok(credentials)
+            }
+            Err(error) => Err(self.failure(&error)),
+        }
+    }
+
+    /// The credentials that were last given out were refused: ask the provider next time.
+    pub(super) fn forget(&self) {
+        *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    async fn loaded(&self) -> &SdkConfig {
+        self.standard
+            .get_or_init(|| async {
+                // Large, and made once: boxed, so that every login's future is not as large.
+                Box::pin(
+                    aws_config::defaults(BehaviorVersion::latest())
+                        .http_client(SharedHttpClient::new(LazyTls::default()))
+                        .load(),
+                )
+                .await
+            })
+            .await
+    }
+
+    fn failure(&self, error: &CredentialsError) -> Failure {
+        let said = chain_of(error);
+        match error {
+            // Once there were some, that there are none now will pass: an endpoint that does not answer in time looks
+            // like one that is not there.
+            CredentialsError::CredentialsNotLoaded(_) if !self.succeeded.load(Ordering::Relaxed) => none_found(),
+            CredentialsError::InvalidConfiguration(_) => Failure::new(
+                Class::Permanent,
+                format!("the AWS credentials are not configured correctly: {said}"),
+            ),
+            // STS on web identity: the trust policy or the token's issuer is wrong.
+            CredentialsError::ProviderError(_) if said.contains("AccessDenied") || said.contains("InvalidIdentityToken") => {
+                Failure::new(
+                    Class::Permanent,
+                    format!("AWS refused to give credentials: {said}. Check the role's trust policy"),
+                )
+            }
+            _ => Failure::new(Class::Transient, format!("AWS gave no credentials yet: {said}")),
+        }
+    }
+}
+
+fn none_found() -> Failure {
+    Failure::new(
+        Class::Permanent,
+        format!("no AWS credentials: {LOOKED_AT}. Give the task, function or instance an IAM role"),
+    )
+}
+
+/// What an error and its causes say, and nothing of what they hold: `Debug` of an SDK error may show a response.
+fn chain_of(error: &CredentialsError) -> String {
+    let mut said: Vec<String> = Vec::new();
+    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = next {
+        let text = error.to_string();
+        if said.last() != Some(&text) {
+            said.push(text);
+        }
+        next = error.source();
+    }
+    said.join(": ").chars().take(600).collect()
+}
+
+/// An HTTP client that sets up TLS (milliseconds, and 150 certificates in memory) at the first `https` request only:
+/// the container endpoint and the instance's are plain `http`.
+#[derive(Debug)]
+struct LazyTls {
+    plain: SharedHttpClient,
+    tls: std::sync::Arc<OnceLock<SharedHttpClient>>,
+}
+
+impl Default for LazyTls {
+    fn default() -> Self {
+        Self { plain: aws_smithy_http_client::Builder::new().build_http(), tls: std::sync::Arc::default() }
+    }
+}
+
+impl HttpClient for LazyTls {
+    fn http_connector(&self, settings: &HttpConnectorSettings, components: &RuntimeComponents) -> SharedHttpConnector {
+        SharedHttpConnector::new(LazyConnector {
+            plain: self.plain.http_connector(settings, components),
+            tls: std::sync::Arc::clone(&self.tls),
+            settings: settings.clone(),
+            components: components.clone(),
+        })
+    }
+}
+
+#[derive(Debug)]
+struct LazyConnector {
+    plain: SharedHttpConnector,
+    tls: std::sync::Arc<OnceLock<SharedHttpClient>>,
+    settings: HttpConnectorSettings,
+    components: RuntimeComponents,
+}
+
+impl HttpConnector for LazyConnector {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        if !request.uri().starts_with("https:") {
+            return self.plain.call(request);
+        }
+        let client = self.tls.get_or_init(|| {
+            aws_smithy_http_client::Builder::new()
+                .tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring))
+                .build_https()
+        });
+        client.http_connector(&self.settings, &self.components).call(request)
+    }
+}

@@ -1,0 +1,3 @@
+//! Sources of secrets: adapters to [`crate::lease::upstream::Source`].
+
+pub mod vault;

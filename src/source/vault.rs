@@ -1,0 +1,382 @@
+//! Vault (and OpenBao) as the source of run tokens and secrets.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use http::StatusCode;
+use rustify::endpoint::Endpoint;
+use serde::Deserialize;
+use vaultrs::api::token::requests::{
+    CreateRoleTokenRequest, LookupTokenAccessorRequest, LookupTokenSelfRequest, RenewTokenSelfRequest,
+    RevokeTokenAccessorRequest, RevokeTokenSelfRequest,
+};
+
+use crate::lease::failure::{Class, Failure};
+use crate::lease::upstream::{
+    Answer, BoxFuture, CallId, Life, Minted, ReadKey, Renewed, Source, Token, TokenSpec,
+};
+use crate::secret::Secret;
+use crate::vault::{
+    Ask, Auth, CONTROL_LIMIT, Envelope, LookupLeaseRequest, READ_LIMIT, RenewLeaseRequest, Reply, VaultClient,
+    token_from,
+};
+
+/// How many answers about mounts are remembered. There are as many as a deployment has mounts, or, where the token may
+/// not ask, as many as it reads paths.
+const MOUNTS: usize = 1024;
+
+/// The source over one Vault client.
+#[derive(Debug)]
+pub struct VaultSource {
+    client: Arc<VaultClient>,
+    /// The type of each mount by its path (`secret/`), or the empty text where upstream would not say.
+    mounts: Mutex<BTreeMap<String, Arc<str>>>,
+}
+
+impl VaultSource {
+    /// A source that shares `client`'s connections.
+    #[must_use]
+    pub fn new(client: Arc<VaultClient>) -> Self {
+        Self { client, mounts: Mutex::default() }
+    }
+
+    async fn control<E: Endpoint>(&self, call: &CallId, token: &Token, endpoint: &E) -> Result<Reply, Failure> {
+        let ask = Ask { call, token: Some(&token.credential), limit: CONTROL_LIMIT };
+        self.client.execute(ask, endpoint).await
+    }
+
+    async fn created(&self, call: CallId, login: &Token, spec: &TokenSpec) -> Result<Minted<Token>, Failure> {
+        let role = &spec.role;
+        let ttl = spec.ttl.as_secs();
+        if ttl == 0 {
+            // "0s" would ask for Vault's default, a month.
+            return Err(Failure::new(
+                Class::Permanent,
+                format!("a run token of role {role} was asked for with less than a second to live"),
+            ));
+        }
+        let request = CreateRoleTokenRequest {
+            role_name: role.clone(),
+            ttl: Some(format!("{ttl}s")),
+            renewable: Some(spec.renewable),
+            meta: Some(spec.meta.clone().into_iter().collect()),
+            ..CreateRoleTokenRequest::default()
+        };
+        let reply = self.control(&call, login, &request).await?;
+        if reply.status.is_success() {
+            return token_from(&reply, &format!("token_type=service and no token_num_uses on auth/token/roles/{role}"));
+        }
+        let failure = reply.failure();
+        let cure = match failure.class {
+            Class::Forbidden => format!(
+                "if the login token lives, its policy lacks update on auth/token/create/{role}, or the role grants \
+                 policies that it may not"
+            ),
+            Class::Permanent if reply.refuses_with(400, &["unknown role"]) => {
+                format!("make the token role: vault write auth/token/roles/{role} orphan=true allowed_policies=…")
+            }
+            Class::NotFound => format!("is auth/token/create/{role} in this namespace?"),
+            Class::Permanent => format!("check auth/token/roles/{role}"),
+            _ => return Err(failure),
+        };
+        Err(Failure { message: format!("{}. No run token was made: {cure}", failure.message), ..failure })
+    }
+
+    async fn renewed(&self, call: CallId, token: &Token, increment: Option<Duration>) -> Result<Renewed, Failure> {
+        let request = RenewTokenSelfRequest { increment: increment.map(|by| format!("{}s", seconds(by))) };
+        let reply = self.control(&call, token, &request).await?.accepted()?;
+        let auth = Auth::of(&reply)?;
+        Ok(Renewed {
+            sent: reply.sent,
+            ttl: Duration::from_secs(auth.lease_duration.unwrap_or(0)),
+            renewable: auth.renewable.unwrap_or(false),
+        })
+    }
+
+    async fn looked_up(&self, call: &CallId, token: &Token) -> Result<(), Failure> {
+        let reply = self.control(call, token, &LookupTokenSelfRequest {}).await?;
+        if reply.status.is_success() {
+            return Ok(());
+        }
+        let failure = reply.failure();
+        Err(match failure.class {
+            Class::Forbidden if knows_token(&reply) => {
+                // Upstream told "permission denied" from "invalid token": the token lives and may not look itself up.
+                return Ok(());
+            }
+            Class::Forbidden => failure.decided(Class::TokenLost),
+            _ => failure,
+        })
+    }
+
+    async fn revoked(&self, call: CallId, token: &Token) -> Result<(), Failure> {
+        let reply = self.control(&call, token, &RevokeTokenSelfRequest {}).await?;
+        if reply.status.is_success() {
+            return Ok(());
+        }
+        let failure = reply.failure();
+        if failure.class != Class::Forbidden {
+            return Err(failure);
+        }
+        match self.looked_up(&call, token).await {
+            Err(found) if found.class == Class::TokenLost => Ok(()),
+            _ => Err(Failure {
+                message: format!(
+                    "{}. The token lives on until it expires: give its policies update on auth/token/revoke-self",
+                    failure.message
+                ),
+                ..failure
+            }),
+        }
+    }
+
+    async fn revoked_by_accessor(&self, call: CallId, login: &Token, accessor: &str) -> Result<(), Failure> {
+        let request = RevokeTokenAccessorRequest { accessor: accessor.to_owned() };
+        let reply = self.control(&call, login, &request).await?;
+        if unknown_accessor(&reply) { Ok(()) } else { reply.accepted().map(drop) }
+    }
+
+    async fn knows_accessor(&self, call: CallId, login: &Token, accessor: &str) -> Result<bool, Failure> {
+        let request = LookupTokenAccessorRequest { accessor: accessor.to_owned() };
+        let reply = self.control(&call, login, &request).await?;
+        if unknown_accessor(&reply) { Ok(false) } else { reply.accepted().map(|_| true) }
+    }
+
+    async fn knows_lease(&self, call: CallId, login: &Token, lease_id: &str) -> Result<bool, Failure> {
+        let request = LookupLeaseRequest { lease_id: lease_id.to_owned() };
+        let reply = self.control(&call, login, &request).await?;
+        if reply.refuses_with(400, &["invalid lease", "lease not found"]) || reply.status == StatusCode::NOT_FOUND {
+            return Ok(false);
+        }
+        reply.accepted().map(|_| true)
+    }
+
+    async fn lease_renewed(
+        &self,
+        call: CallId,
+        token: &Token,
+        lease_id: &str,
+        increment: Duration,
+    ) -> Result<Renewed, Failure> {
+        let request = RenewLeaseRequest { lease_id: lease_id.to_owned(), increment: seconds(increment) };
+        let reply = self.control(&call, token, &request).await?;
+        if reply.refuses_with(400, &["lease not found", "lease expired", "invalid lease"]) {
+            return Err(reply.failure().decided(Class::LeaseGone));
+        }
+        let reply = reply.accepted()?;
+        let envelope = Envelope::of(&reply)?;
+        Ok(Renewed {
+            sent: reply.sent,
+            ttl: Duration::from_secs(envelope.lease_duration.unwrap_or(0)),
+            renewable: envelope.renewable.unwrap_or(false),
+        })
+    }
+
+    async fn value(&self, call: CallId, token: &Token, key: &ReadKey) -> Result<Minted<Answer>, Failure> {
+        let ask = Ask { call: &call, token: Some(&token.credential), limit: READ_LIMIT };
+        let reply = self.client.read(ask, &key.path, &key.query, key.list).await?.accepted()?;
+        let envelope = Envelope::of(&reply)?;
+        for (member, present) in [("wrap_info", envelope.wrap_info.is_some()), ("auth", envelope.auth.is_some())] {
+            if present {
+                return Err(reply.broken(
+                    Class::Permanent,
+                    format!(
+                        "the answer to {} has {member} set: it is a token or a wrapped answer, not a secret that can \
+                         be shared",
+                        reply.subject()
+                    ),
+                ));
+            }
+        }
+        let lease_id = envelope.lease_id.unwrap_or_default();
+        let life = if lease_id.is_empty() {
+            None
+        } else {
+            Some(Life::Leased {
+                ttl: Duration::from_secs(envelope.lease_duration.unwrap_or(0)),
+                renewable: envelope.renewable.unwrap_or(false),
+            })
+        };
+        let data = envelope.data.map_or("null", |raw| raw.get());
+        let mount_type = match envelope.mount_type.filter(|kind| !kind.is_empty()) {
+            Some(kind) => Arc::from(kind),
+            // A lease says all there is to know about a life.
+            None if life.is_some() => Arc::from(""),
+            None => self.mount_type(&call, token, &key.path).await,
+        };
+        let version = if &*mount_type == "kv" { version(data) } else { None };
+        let answer = Answer {
+            request_id: envelope.request_id.unwrap_or_default(),
+            lease_id,
+            data: Secret::new(data.as_bytes().to_vec()),
+            warnings: envelope.warnings.unwrap_or_default(),
+            mount_type: mount_type.to_string(),
+            version,
+        };
+        let life = life.unwrap_or(Life::Static { keep: &*mount_type == "kv" });
+        Ok(Minted { payload: answer, sent: reply.sent, life })
+    }
+
+    /// The type of the mount that `path` lies in, asked once with the reader's own token: older Vaults and OpenBao do
+    /// not say it with each answer. Empty where it cannot be known; then a value is not kept, which is never wrong.
+    async fn mount_type(&self, call: &CallId, token: &Token, path: &str) -> Arc<str> {
+        if let Some(known) = self.known_mount(path) {
+            return known;
+        }
+        let ask = Ask { call, token: Some(&token.credential), limit: CONTROL_LIMIT };
+        let asked = self.client.read(ask, &format!("sys/internal/ui/mounts/{path}"), "", false).await;
+        let (prefix, kind) = match asked {
+            Ok(reply) if reply.status.is_success() => match mount(&reply) {
+                Some(mount) if path.starts_with(&mount.path) => (mount.path, Arc::from(mount.kind)),
+                _ => (path.to_owned(), Arc::from("")),
+            },
+            // Refused for this path, which says nothing of its neighbours.
+            Ok(reply) if reply.status.is_client_error() => (path.to_owned(), Arc::from("")),
+            _ => return Arc::from(""),
+        };
+        let mut mounts = self.mounts.lock().unwrap_or_else(PoisonError::into_inner);
+        if mounts.len() >= MOUNTS {
+            mounts.clear();
+        }
+        mounts.insert(prefix, Arc::clone(&kind));
+        kind
+    }
+
+    fn known_mount(&self, path: &str) -> Option<Arc<str>> {
+        let mounts = self.mounts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(kind) = mounts.get(path) {
+            return Some(Arc::clone(kind));
+        }
+        // Mounts do not nest, so at most one of the path's parents is known.
+        path.match_indices('/').find_map(|(end, _)| mounts.get(&path[..=end]).cloned())
+    }
+}
+
+/// Vault 1.10 and later tell an unknown token ("invalid token", "bad token") from a capability that is missing
+/// ("permission denied" alone).
+fn knows_token(reply: &Reply) -> bool {
+    let errors = reply.errors();
+    !errors.is_empty() && !errors.iter().any(|error| error.contains("invalid token") || error.contains("bad token"))
+}
+
+/// A revoked token's accessor.
+fn unknown_accessor(reply: &Reply) -> bool {
+    ["invalid accessor", "failed to find accessor entry", "bad token"]
+        .iter()
+        .any(|text| [400, 403, 404].iter().any(|status| reply.refuses_with(*status, &[text])))
+}
+
+struct Mount {
+    path: String,
+    kind: String,
+}
+
+fn mount(reply: &Reply) -> Option<Mount> {
+    #[derive(Deserialize)]
+    struct Wire {
+        path: String,
+        #[serde(rename = "type")]
+        kind: String,
+    }
+    let wire: Wire = serde_json::from_str(Envelope::of(reply).ok()?.data?.get()).ok()?;
+    (!wire.path.is_empty()).then_some(Mount { path: wire.path, kind: wire.kind })
+}
+
+/// The version of a KV v2 value: its `data` has both `data` and `metadata`.
+fn version(data: &str) -> Option<u64> {
+    #[derive(Deserialize)]
+    struct Versioned {
+        #[serde(rename = "data")]
+        _data: serde::de::IgnoredAny,
+        metadata: Metadata,
+    }
+    #[derive(Deserialize)]
+    struct Metadata {
+        version: u64,
+    }
+    serde_json::from_str::<Versioned>(data).ok().map(|value| value.metadata.version)
+}
+
+/// Whole seconds, at least one: zero would ask Vault for its default.
+fn seconds(span: Duration) -> u64 {
+    span.as_secs().max(1)
+}
+
+impl Source for VaultSource {
+    fn create_token<'a>(
+        &'a self,
+        call: CallId,
+        login: &'a Token,
+        spec: &'a TokenSpec,
+    ) -> BoxFuture<'a, Result<Minted<Token>, Failure>> {
+        Box::pin(self.created(call, login, spec))
+    }
+
+    fn renew_token<'a>(
+        &'a self,
+        call: CallId,
+        token: &'a Token,
+        increment: Option<Duration>,
+    ) -> BoxFuture<'a, Result<Renewed, Failure>> {
+        Box::pin(self.renewed(call, token, increment))
+    }
+
+    fn lookup_token<'a>(&'a self, call: CallId, token: &'a Token) -> BoxFuture<'a, Result<(), Failure>> {
+        Box::pin(async move { self.looked_up(&call, token).await })
+    }
+
+    fn revoke_token<'a>(&'a self, call: CallId, token: &'a Token) -> BoxFuture<'a, Result<(), Failure>> {
+        Box::pin(self.revoked(call, token))
+    }
+
+    fn revoke_accessor<'a>(
+        &'a self,
+        call: CallId,
+        login: &'a Token,
+        accessor: &'a str,
+    ) -> BoxFuture<'a, Result<(), Failure>> {
+        Box::pin(self.revoked_by_accessor(call, login, accessor))
+    }
+
+    fn accessor_lives<'a>(
+        &'a self,
+        call: CallId,
+        login: &'a Token,
+        accessor: &'a str,
+    ) -> BoxFuture<'a, Result<bool, Failure>> {
+        Box::pin(self.knows_accessor(call, login, accessor))
+    }
+
+    fn lease_lives<'a>(
+        &'a self,
+        call: CallId,
+        login: &'a Token,
+        lease_id: &'a str,
+    ) -> BoxFuture<'a, Result<bool, Failure>> {
+        Box::pin(self.knows_lease(call, login, lease_id))
+    }
+
+    fn read<'a>(
+        &'a self,
+        call: CallId,
+        token: &'a Token,
+        key: &'a ReadKey,
+    ) -> BoxFuture<'a, Result<Minted<Answer>, Failure>> {
+        Box::pin(self.value(call, token, key))
+    }
+
+    fn renew_lease<'a>(
+        &'a self,
+        call: CallId,
+        token: &'a Token,
+        lease_id: &'a str,
+        increment: Duration,
+    ) -> BoxFuture<'a, Result<Renewed, Failure>> {
+        Box::pin(self.lease_renewed(call, token, lease_id, increment))
+    }
+
+    fn forget_connections(&self) {
+        self.client.forget_connections();
+    }
+}

@@ -1,0 +1,124 @@
+//! Vault's answers, read leniently: OpenBao's and older Vaults' lack members, and none of that may break us.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::Reply;
+use crate::lease::failure::{Class, Failure};
+use crate::lease::upstream::{Life, Minted, Token};
+use crate::secret::Credential;
+
+/// The frame around every answer. `data` and the rest borrow from the body: nothing secret is copied.
+#[derive(Deserialize)]
+pub(crate) struct Envelope<'a> {
+    pub(crate) request_id: Option<String>,
+    pub(crate) lease_id: Option<String>,
+    pub(crate) lease_duration: Option<u64>,
+    pub(crate) renewable: Option<bool>,
+    #[serde(borrow)]
+    pub(crate) data: Option<&'a RawValue>,
+    pub(crate) warnings: Option<Vec<String>>,
+    #[serde(borrow)]
+    pub(crate) wrap_info: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub(crate) auth: Option<&'a RawValue>,
+    pub(crate) mount_type: Option<String>,
+}
+
+impl<'a> Envelope<'a> {
+    /// Takes the frame off an accepted answer.
+    ///
+    /// # Errors
+    /// [`Class::Permanent`] if it is none: a proxy's error page, or an API that answers without a frame.
+    pub(crate) fn of(reply: &'a Reply) -> Result<Self, Failure> {
+        let envelope: Self = serde_json::from_slice(&reply.body).map_err(|_| not_vault(reply))?;
+        if envelope.request_id.is_none() && envelope.data.is_none() && envelope.auth.is_none() {
+            return Err(not_vault(reply));
+        }
+        Ok(envelope)
+    }
+}
+
+fn not_vault(reply: &Reply) -> Failure {
+    reply.broken(
+        Class::Permanent,
+        format!(
+            "the answer to {} is not a Vault JSON answer: does the address lead to Vault's API, and is the path one \
+             that can be read?",
+            reply.subject()
+        ),
+    )
+}
+
+/// The member `auth`.
+#[derive(Deserialize)]
+pub(crate) struct Auth {
+    #[serde(default, deserialize_with = "credential")]
+    pub(crate) client_token: Option<Credential>,
+    #[serde(default)]
+    accessor: Option<String>,
+    #[serde(default)]
+    policies: Option<Vec<String>>,
+    #[serde(default)]
+    token_policies: Option<Vec<String>>,
+    #[serde(default)]
+    pub(crate) lease_duration: Option<u64>,
+    #[serde(default)]
+    pub(crate) renewable: Option<bool>,
+    #[serde(default)]
+    pub(crate) token_type: Option<String>,
+    #[serde(default)]
+    pub(crate) num_uses: Option<i64>,
+    #[serde(default)]
+    orphan: Option<bool>,
+}
+
+fn credential<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Credential>, D::Error> {
+    Ok(Option::<String>::deserialize(from)?.filter(|text| !text.is_empty()).map(Credential::new))
+}
+
+impl Auth {
+    /// The member `auth` of an accepted answer.
+    pub(crate) fn of(reply: &Reply) -> Result<Self, Failure> {
+        let envelope = Envelope::of(reply)?;
+        let auth = envelope.auth.ok_or_else(|| not_vault(reply))?;
+        serde_json::from_str(auth.get()).map_err(|_| not_vault(reply))
+    }
+}
+
+/// The token in an accepted answer to a login or a token's creation.
+///
+/// # Errors
+/// [`Class::Permanent`] if it is not a service token that can be used without limit and ends by itself. `cure` says what
+/// to set where: `token_type=service and token_num_uses=0 on auth/aws/role/orders`.
+pub(crate) fn token_from(reply: &Reply, cure: &str) -> Result<Minted<Token>, Failure> {
+    let auth = Auth::of(reply)?;
+    let unfit = |what: &str| {
+        Err(reply.broken(Class::Permanent, format!("{} brought {what}: set {cure}", reply.subject())))
+    };
+    let batch = auth.token_type.as_deref() == Some("batch");
+    if batch {
+        return unfit("a batch token, which can make no other tokens and cannot be revoked");
+    }
+    let uses = auth.num_uses.unwrap_or(0);
+    if uses > 0 {
+        return unfit(&format!("a token for {uses} uses only, which can make no other tokens"));
+    }
+    let (Some(credential), Some(accessor)) = (auth.client_token, auth.accessor.filter(|a| !a.is_empty())) else {
+        return unfit("no token (an MFA requirement, or a wrapped answer)");
+    };
+    let ttl = Duration::from_secs(auth.lease_duration.unwrap_or(0));
+    if ttl.is_zero() {
+        return unfit("a token that never ends");
+    }
+    let token = Token {
+        credential,
+        accessor,
+        policies: auth.token_policies.or(auth.policies).unwrap_or_default(),
+        orphan: auth.orphan.unwrap_or(false),
+    };
+    let life = Life::Leased { ttl, renewable: auth.renewable.unwrap_or(false) };
+    Ok(Minted { payload: token, sent: reply.sent, life })
+}

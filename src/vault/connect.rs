@@ -1,0 +1,219 @@
+//! Connections: the pool, TLS, and what a failed connection means.
+
+use std::error::Error;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper_rustls::{FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{AlertDescription, CertificateError, ClientConfig, RootCertStore};
+
+use super::VaultConfig;
+use crate::lease::failure::{Class, Failure};
+
+pub(super) type Pool = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
+
+/// Vault closes idle connections after five minutes; load balancers do after one.
+const IDLE: Duration = Duration::from_secs(50);
+
+/// A new pool. For `https` this reads certificates, which takes milliseconds: off the runtime's thread.
+pub(super) async fn pool(config: &VaultConfig, https: bool) -> Result<Pool, Failure> {
+    let tls = if https {
+        let config = config.clone();
+        tokio::task::spawn_blocking(move || tls(&config))
+            .await
+            .map_err(|_| Failure::new(Class::Transient, "loading certificates was interrupted"))??
+    } else {
+        builder()?.with_root_certificates(RootCertStore::empty()).with_no_client_auth()
+    };
+    let mut tcp = HttpConnector::new();
+    tcp.enforce_http(false);
+    tcp.set_nodelay(true);
+    tcp.set_connect_timeout(Some(config.connect_timeout));
+    let connector = HttpsConnectorBuilder::new().with_tls_config(tls);
+    let connector = if https { connector.https_only() } else { connector.https_or_http() };
+    let connector = match &config.tls_server_name {
+        Some(name) => {
+            let name = ServerName::try_from(name.clone())
+                .map_err(|_| unusable(&format!("the TLS server name {name:?} is not a host name or an address")))?;
+            connector.with_server_name_resolver(FixedServerNameResolver::new(name))
+        }
+        None => connector,
+    };
+    Ok(Client::builder(TokioExecutor::new())
+        .pool_idle_timeout(IDLE)
+        .pool_timer(TokioTimer::new())
+        .build(connector.enable_http1().wrap_connector(tcp)))
+}
+
+fn builder() -> Result<rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier>, Failure> {
+    // The provider is named here and not made the process's default: nothing else is to depend on it.
+    ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| unusable(&format!("TLS cannot be set up: {error}")))
+}
+
+fn tls(config: &VaultConfig) -> Result<ClientConfig, Failure> {
+    let mut roots = RootCertStore::empty();
+    match &config.ca_file {
+        Some(file) => {
+            for cert in certificates(file, "CA")? {
+                roots.add(cert).map_err(|error| {
+                    unusable(&format!("the CA file {} holds a bad certificate: {error}", file.display()))
+                })?;
+            }
+        }
+        None => {
+            let found = rustls_native_certs::load_native_certs();
+            roots.add_parsable_certificates(found.certs);
+            if roots.is_empty() {
+                return Err(unusable(
+                    "the platform has no certificate authorities: install ca-certificates in the image, or name a CA \
+                     file",
+                ));
+            }
+        }
+    }
+    let builder = builder()?.with_root_certificates(roots);
+    let Some(pair) = &config.client_cert else { return Ok(builder.with_no_client_auth()) };
+    let chain = certificates(&pair.cert_file, "client certificate")?;
+    let key = PrivateKeyDer::from_pem_file(&pair.key_file)
+        .map_err(|error| unusable(&format!("the client key file {}: {error}", pair.key_file.display())))?;
+    builder.with_client_auth_cert(chain, key).map_err(|error| {
+        unusable(&format!(
+            "the client certificate {} and its key {} cannot be used: {error}",
+            pair.cert_file.display(),
+            pair.key_file.display()
+        ))
+    })
+}
+
+fn certificates(file: &Path, what: &str) -> Result<Vec<CertificateDer<'static>>, Failure> {
+    let wrong = |why: String| unusable(&format!("the {what} file {}: {why}", file.display()));
+    let certs = CertificateDer::pem_file_iter(file)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|error| wrong(error.to_string()))?;
+    if certs.is_empty() {
+        return Err(wrong("no certificate in it (PEM is expected)".to_owned()));
+    }
+    Ok(certs)
+}
+
+fn unusable(why: &str) -> Failure {
+    Failure::new(Class::Permanent, why)
+}
+
+/// Why there was no answer.
+pub(super) struct Trouble {
+    pub(super) class: Class,
+    pub(super) message: String,
+    pub(super) tls: bool,
+}
+
+/// What a failed request without an answer means.
+///
+/// A certificate that does not verify is permanent, so that a wrong CA ends the process at its start rather than having
+/// it retry for ever. Everything else may pass by itself.
+pub(super) fn trouble(error: &(dyn Error + 'static)) -> Trouble {
+    if let Some(tls) = find::<rustls::Error>(error) {
+        let (class, message) = tls_trouble(tls);
+        return Trouble { class, message, tls: true };
+    }
+    let message = match find::<io::Error>(error).map(io::Error::kind) {
+        _ if says(error, "dns error") => {
+            format!("its host name cannot be resolved ({}): check the address and DNS", innermost(error))
+        }
+        Some(io::ErrorKind::ConnectionRefused) => "connection refused: nothing listens there".to_owned(),
+        Some(io::ErrorKind::TimedOut) => {
+            "the connection timed out: check the address, security groups and routes".to_owned()
+        }
+        Some(io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof) => {
+            "the connection was closed before an answer came".to_owned()
+        }
+        _ => innermost(error),
+    };
+    Trouble { class: Class::Transient, message, tls: false }
+}
+
+fn tls_trouble(error: &rustls::Error) -> (Class, String) {
+    use AlertDescription as Alert;
+    let permanent = |what: String| (Class::Permanent, what);
+    match error {
+        rustls::Error::InvalidCertificate(reason) => permanent(match reason {
+            CertificateError::UnknownIssuer => "its certificate is signed by an unknown authority: name the CA file of \
+                 Vault's certificate"
+                .to_owned(),
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => format!(
+                "its certificate is for another name ({reason}): correct the address, or set the TLS server name"
+            ),
+            CertificateError::Expired
+            | CertificateError::ExpiredContext { .. }
+            | CertificateError::NotValidYet
+            | CertificateError::NotValidYetContext { .. } => {
+                format!("its certificate is not valid now ({reason}): renew it, or set this machine's clock")
+            }
+            other => format!("its certificate is not accepted: {other}"),
+        }),
+        rustls::Error::AlertReceived(
+            alert @ (Alert::BadCertificate
+            | Alert::UnsupportedCertificate
+            | Alert::CertificateRevoked
+            | Alert::CertificateExpired
+            | Alert::CertificateUnknown
+            | Alert::UnknownCA
+            | Alert::AccessDenied
+            | Alert::CertificateRequired),
+        ) => permanent(format!("it does not accept our client certificate ({alert:?}): set a client certificate")),
+        rustls::Error::AlertReceived(alert @ (Alert::HandshakeFailure | Alert::ProtocolVersion)) => {
+            permanent(format!("no common TLS version or cipher ({alert:?}): TLS 1.2 or 1.3 is needed"))
+        }
+        rustls::Error::InvalidMessage(_) => {
+            permanent("it does not speak TLS: should the address begin with http://?".to_owned())
+        }
+        other => (Class::Transient, format!("TLS failed: {other}")),
+    }
+}
+
+/// The first error of type `T` in the chain. An `io::Error` hides what it wraps from `source`.
+fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        // The wrapped one first: an io::Error around a TLS error is a TLS error.
+        if let Some(inner) = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref)
+            && let Some(found) = find::<T>(inner)
+        {
+            return Some(found);
+        }
+        if let Some(found) = error.downcast_ref::<T>() {
+            return Some(found);
+        }
+        next = error.source();
+    }
+    None
+}
+
+fn says(error: &(dyn Error + 'static), text: &str) -> bool {
+    causes(error).any(|cause| cause.to_string().contains(text))
+}
+
+/// What the last error in the chain says.
+pub(super) fn innermost(error: &(dyn Error + 'static)) -> String {
+    causes(error).last().unwrap_or(error).to_string()
+}
+
+fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    let mut next = Some(error);
+    std::iter::from_fn(move || {
+        let this = next?;
+        next = this.source();
+        Some(this)
+    })
+}
