@@ -1,0 +1,494 @@
+//! One read, from the caller to the receipt: may it, is there a live grant, is it written down?
+//!
+//! Doors speak protocols; the broker knows none. Whatever a door opens, it opens with the receipt that it gets here.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::audit::{Audit, Entry, Event, Peer, Receipt, Source};
+use crate::caller::Caller;
+use crate::clock::{Clock, Moment};
+use crate::lease::failure::Failure;
+use crate::lease::keeper::{Refusal, TokenKeeper};
+use crate::lease::upstream::ReadKey;
+use crate::lease::view::Freshness;
+use crate::metrics::Metrics;
+use crate::policy::{self, Admission, Decision};
+use crate::run::Boot;
+use crate::runs::Runs;
+use crate::runs::leases::{Full, Granted};
+
+/// What a door asks for.
+#[derive(Clone, Debug)]
+pub struct ReadRequest {
+    /// What is to be read.
+    pub key: ReadKey,
+    /// The least life that it must have left; zero for whatever is alive.
+    pub min_left: Duration,
+    /// The door, as audit lines name it.
+    pub door: &'static str,
+}
+
+/// A secret that may be opened: its disclosure is on record.
+#[derive(Debug)]
+pub struct Disclosed {
+    /// Upstream's answer.
+    pub granted: Arc<Granted>,
+    /// What is really left of it; `None` for a value without a lease.
+    pub left: Option<Duration>,
+    /// When it ends, or when it is revalidated.
+    pub ends: Moment,
+    /// How old what upstream said is.
+    pub age: Duration,
+    /// Where it came from.
+    pub freshness: Freshness,
+    /// Whether the broker can still extend it.
+    pub renewable: bool,
+    /// It ends before the run does, and nothing can be done about that.
+    pub short: bool,
+    /// What opens it.
+    pub receipt: Receipt,
+}
+
+/// Why nothing was disclosed.
+#[derive(Debug)]
+pub enum Denied {
+    /// Local policy.
+    Policy(&'static str),
+    /// Upstream failed, or refused.
+    Upstream {
+        /// How.
+        failure: Arc<Failure>,
+        /// When the next try is.
+        retry_in: Duration,
+    },
+    /// No credential lives that long.
+    TooLong {
+        /// What was asked.
+        asked: Duration,
+        /// The longest to be had.
+        reach: Duration,
+    },
+    /// The hard limit on leases is reached.
+    Full(Full),
+    /// The run is over.
+    Over,
+    /// It took too long.
+    TimedOut {
+        /// What the lease was doing.
+        phase: &'static str,
+        /// How long the reader waited.
+        waited: Duration,
+    },
+    /// The audit line could not be written.
+    Unaudited(String),
+}
+
+impl fmt::Display for Denied {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let time = |span: &Duration| humantime::format_duration(Duration::from_secs(span.as_secs())).to_string();
+        match self {
+            Self::Policy(reason) => f.write_str(reason),
+            Self::Upstream { failure, .. } => write!(f, "{failure}"),
+            Self::TooLong { asked, reach } => write!(
+                f,
+                "a life of {} was asked for, and upstream gives {} at most; ask for less, or raise the TTLs of the role \
+                 or of the run's token",
+                time(asked),
+                time(reach)
+            ),
+            Self::Full(full) => {
+                write!(f, "all {} leases are in use; nothing was minted; see cache.max_leases", full.limit)
+            }
+            Self::Over => f.write_str("the run is over: its credentials are revoked"),
+            Self::TimedOut { phase, waited } => {
+                write!(f, "nothing came within {} (the lease's state: {phase}); try again", time(waited))
+            }
+            Self::Unaudited(why) => write!(f, "nothing is disclosed that cannot be written to the audit log: {why}"),
+        }
+    }
+}
+
+/// The broker. Shared by all doors.
+pub struct Broker {
+    runs: Runs,
+    admission: Admission,
+    audit: Audit,
+    boot: Boot,
+    clock: Clock,
+    metrics: Metrics,
+    patience: Duration,
+}
+
+impl Broker {
+    /// Puts the parts together; `patience` is how long a reader waits at most.
+    #[must_use]
+    pub fn new(
+        runs: Runs, admission: Admission, audit: Audit, boot: Boot, clock: Clock, metrics: Metrics, patience: Duration,
+    ) -> Self {
+        Self { runs, admission, audit, boot, clock, metrics, patience }
+    }
+
+    /// The runs that it serves.
+    #[must_use]
+    pub fn runs(&self) -> &Runs {
+        &self.runs
+    }
+
+    /// What is counted.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// May this caller use the door at all? Returns the rule that admits it.
+    ///
+    /// # Errors
+    /// [`Denied::Policy`], which is on record.
+    pub fn admit(&self, caller: &Caller, door: &str) -> Result<&'static str, Denied> {
+        match self.admission.admit(caller) {
+            Decision::Allow(policy) => Ok(policy),
+            Decision::Deny { policy, reason } => {
+                self.refuse(caller, door, policy, reason);
+                Err(Denied::Policy(reason))
+            }
+        }
+    }
+
+    /// Puts a request on record that was refused before it was known what it asks for.
+    pub fn refuse(&self, caller: &Caller, door: &str, policy: &str, reason: &str) {
+        self.metrics.denied.inc();
+        let peer = peer(caller);
+        let entry = Entry::denied(Event::Request, reason).run(&self.runs.stamp).caller(&peer);
+        self.audit.note(&entry.door(door).policy(policy));
+    }
+
+    /// Reads a secret for a caller that was admitted.
+    ///
+    /// # Errors
+    /// [`Denied`]: nothing may be disclosed. The refusal is on record too.
+    pub async fn read(&self, caller: &Caller, request: &ReadRequest) -> Result<Disclosed, Denied> {
+        let result = self.try_read(caller, request).await;
+        if let Err(denied) = &result {
+            self.note_denied(caller, request, denied);
+        }
+        result
+    }
+
+    async fn try_read(&self, caller: &Caller, request: &ReadRequest) -> Result<Disclosed, Denied> {
+        let policy = match policy::readable(&request.key.path) {
+            Decision::Allow(policy) => policy,
+            Decision::Deny { reason, .. } => return Err(Denied::Policy(reason)),
+        };
+        // An entry may end between being looked up and being read: its lease lapsed, or the cache let go of it.
+        let mut again = true;
+        let (entry, taken) = loop {
+            let entry = self.runs.leases.entry(&request.key, false).map_err(Denied::Full)?;
+            let taken = match entry.keeper.peek(request.min_left) {
+                Some(taken) => Ok(taken),
+                None => entry.keeper.get(request.min_left, self.patience).await,
+            };
+            match taken {
+                Ok(taken) => break (entry, taken),
+                Err(Refusal::Over) if again && !self.runs.parent().view().ending => {
+                    self.runs.leases.forget(&entry);
+                    again = false;
+                }
+                Err(refusal) => return Err(self.denied(request, refusal)),
+            }
+        };
+        if taken.freshness == Freshness::Vault {
+            self.runs.leases.settle(&entry, &taken.held);
+        }
+        let held = taken.held;
+        let ends = held.ends();
+        let answer = &held.payload.answer;
+        let peer = peer(caller);
+        let path = shown(&request.key);
+        let event = if request.key.list { Event::List } else { Event::Read };
+        let mut line = Entry::granted(event)
+            .run(&self.runs.stamp)
+            .caller(&peer)
+            .door(request.door)
+            .path(&path)
+            .source(match taken.freshness {
+                Freshness::Cache => Source::Cache,
+                Freshness::Vault => Source::Vault,
+                Freshness::Stale => Source::Stale,
+            })
+            .request(&held.payload.request)
+            .vault_request_id(&answer.request_id)
+            .policy(policy);
+        if !held.is_static {
+            line = line.lease_id(&answer.lease_id).expires(ends);
+        }
+        if let Some(version) = answer.version {
+            line = line.version(version);
+        }
+        let receipt = match tokio::time::timeout(self.patience, self.audit.record(&line)).await {
+            Ok(Ok(receipt)) => receipt,
+            Ok(Err(error)) => return Err(Denied::Unaudited(chain(&error))),
+            Err(_) => return Err(Denied::Unaudited("the log does not answer".to_owned())),
+        };
+        // Writing the line may have taken a while.
+        let now = self.clock.now();
+        if !held.is_static && held.left(now).is_zero() {
+            return Err(Denied::TimedOut { phase: "expired while its audit line was written", waited: self.patience });
+        }
+        entry.count_read();
+        self.metrics.granted(taken.freshness);
+        let left = (!held.is_static).then(|| held.left(now));
+        let deadline = self.runs.run.deadline.map(|deadline| deadline.left(now));
+        let short = !held.is_static && !held.extendable() && deadline.is_some_and(|deadline| held.own.left(now) < deadline);
+        Ok(Disclosed {
+            left,
+            ends,
+            age: now.since(held.own.from),
+            freshness: taken.freshness,
+            renewable: held.extendable(),
+            short,
+            receipt,
+            granted: held.payload,
+        })
+    }
+
+    fn denied(&self, request: &ReadRequest, refusal: Refusal) -> Denied {
+        match refusal {
+            Refusal::Failed { failure, retry_in } => Denied::Upstream { failure, retry_in },
+            Refusal::TooLong { reach } => Denied::TooLong { asked: request.min_left, reach },
+            Refusal::Over => Denied::Over,
+            Refusal::TimedOut { phase } => Denied::TimedOut { phase, waited: self.patience },
+        }
+    }
+
+    fn note_denied(&self, caller: &Caller, request: &ReadRequest, denied: &Denied) {
+        let event = if request.key.list { Event::List } else { Event::Read };
+        let (peer, path, text) = (peer(caller), shown(&request.key), denied.to_string());
+        let entry = match denied {
+            Denied::Policy(_) | Denied::Over | Denied::Full(_) | Denied::TooLong { .. } => Entry::denied(event, &text),
+            Denied::Upstream { failure, .. } => Entry::failed(event, failure),
+            Denied::TimedOut { .. } => Entry::denied(event, &text),
+            // The writer itself tells of what it could not write.
+            Denied::Unaudited(_) => return self.metrics.unaudited.inc(),
+        };
+        match denied {
+            Denied::Upstream { .. } | Denied::TimedOut { .. } => self.metrics.failed.inc(),
+            _ => self.metrics.denied.inc(),
+        };
+        let entry = if matches!(denied, Denied::Policy(_)) { entry.policy("paths") } else { entry };
+        self.audit.note(&entry.run(&self.runs.stamp).caller(&peer).door(request.door).path(&path));
+    }
+
+    /// Whether everything is there: the login, the run's token, every prefetched secret.
+    #[must_use]
+    pub fn ready(&self) -> Readiness {
+        let now = self.clock.now();
+        let mut missing = Vec::new();
+        let lacks = |keeper: &TokenKeeper| {
+            let view = keeper.view();
+            let held = view.held.as_ref().is_some_and(|held| !held.left(now).is_zero());
+            (!held).then(|| view.trouble.as_ref().map_or_else(|| view.phase.to_owned(), |trouble| trouble.failure.to_string()))
+        };
+        if let Some(why) = lacks(&self.runs.login) {
+            missing.push(format!("login: {why}"));
+        }
+        if let Some(why) = self.runs.token.as_ref().and_then(|(_, token)| lacks(token)) {
+            missing.push(format!("run token: {why}"));
+        }
+        for entry in self.runs.leases.all().iter().filter(|entry| entry.prefetched) {
+            let view = entry.keeper.view();
+            if view.held.as_ref().is_none_or(|held| held.gone_in(now).is_zero()) {
+                let why = view.trouble.as_ref().map_or(view.phase.to_owned(), |trouble| trouble.failure.to_string());
+                missing.push(format!("prefetch {}: {why}", entry.key));
+            }
+        }
+        if !self.audit.healthy() {
+            missing.push("audit: the log cannot be written".to_owned());
+        }
+        Readiness { ready: missing.is_empty(), missing }
+    }
+
+    /// The state of everything, without a value in it.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let now = self.clock.now();
+        let run = &self.runs.run;
+        let head = self.audit.head();
+        Status {
+            version: env!("CARGO_PKG_VERSION"),
+            boot: self.boot.id().to_owned(),
+            ready: self.ready().ready,
+            login: LoginStatus { method: self.runs.method.clone(), token: TokenStatus::of(&self.runs.login, now) },
+            run: RunStatus {
+                id: run.id.to_string(),
+                kind: run.kind.word(),
+                execution_arn: run.execution_arn.clone(),
+                state_name: run.state.clone(),
+                deadline: run.deadline.map(|deadline| deadline.end().rfc3339()),
+                token: self.runs.token.as_ref().map(|(role, token)| RunTokenStatus {
+                    role: role.clone(),
+                    policies: token.view().held.as_ref().map(|held| held.payload.policies.clone()).unwrap_or_default(),
+                    token: TokenStatus::of(token, now),
+                }),
+            },
+            audit: AuditStatus { healthy: self.audit.healthy(), seq: head.seq, head: head.hash.to_string() },
+            leases: self.runs.leases.all().iter().map(|entry| LeaseStatus::of(entry, now)).collect(),
+        }
+    }
+
+    /// The metrics, in Prometheus' text format.
+    #[must_use]
+    pub fn scrape(&self) -> String {
+        let now = self.clock.now();
+        let left = |keeper: &TokenKeeper| keeper.view().held.as_ref().map_or(0, |held| held.left(now).as_secs());
+        self.metrics.login_left.set(left(&self.runs.login).cast_signed());
+        self.metrics.run_left.set(self.runs.token.as_ref().map_or(0, |(_, token)| left(token)).cast_signed());
+        self.metrics.leases.set(i64::try_from(self.runs.leases.all().len()).unwrap_or(i64::MAX));
+        self.metrics.ready.set(i64::from(self.ready().ready));
+        self.metrics.text(self.audit.counters())
+    }
+}
+
+/// What audit lines call the caller.
+fn peer(caller: &Caller) -> Peer {
+    match *caller {
+        Caller::Unix { uid, gid, pid } => Peer::unix(uid, gid, pid),
+        Caller::Holder => Peer::TCP,
+        Caller::Broker => Peer::OWN,
+    }
+}
+
+/// The path as audit lines show it.
+fn shown(key: &ReadKey) -> std::borrow::Cow<'_, str> {
+    match key.query.is_empty() {
+        true => std::borrow::Cow::Borrowed(&key.path),
+        false => std::borrow::Cow::Owned(key.to_string()),
+    }
+}
+
+/// An error and what it came from, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        text.push_str(": ");
+        text.push_str(&inner.to_string());
+        source = inner.source();
+    }
+    text
+}
+
+/// Whether everything is there, and if not, what is missing.
+#[derive(Debug, Serialize)]
+pub struct Readiness {
+    /// Nothing is missing.
+    pub ready: bool,
+    /// What is missing, and why.
+    pub missing: Vec<String>,
+}
+
+/// What `/tenure/leases` answers.
+#[derive(Debug, Serialize)]
+pub struct Status {
+    version: &'static str,
+    boot: String,
+    ready: bool,
+    login: LoginStatus,
+    run: RunStatus,
+    audit: AuditStatus,
+    leases: Vec<LeaseStatus>,
+}
+
+#[derive(Debug, Serialize)]
+struct TokenStatus {
+    state: &'static str,
+    left_seconds: Option<u64>,
+    expires: Option<String>,
+    trouble: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct LoginStatus {
+    method: String,
+    #[serde(flatten)]
+    token: TokenStatus,
+}
+
+#[derive(Debug, Serialize)]
+struct RunStatus {
+    id: String,
+    kind: &'static str,
+    execution_arn: Option<String>,
+    state_name: Option<String>,
+    deadline: Option<String>,
+    token: Option<RunTokenStatus>,
+}
+
+#[derive(Debug, Serialize)]
+struct RunTokenStatus {
+    role: String,
+    policies: Vec<String>,
+    #[serde(flatten)]
+    token: TokenStatus,
+}
+
+#[derive(Debug, Serialize)]
+struct AuditStatus {
+    healthy: bool,
+    seq: u64,
+    head: String,
+}
+
+#[derive(Debug, Serialize)]
+struct LeaseStatus {
+    path: String,
+    operation: &'static str,
+    state: &'static str,
+    kind: &'static str,
+    lease_id: Option<String>,
+    left_seconds: Option<u64>,
+    expires: Option<String>,
+    renewable: bool,
+    version: Option<u64>,
+    grants: u64,
+    reads: u64,
+    trouble: Option<String>,
+}
+
+impl TokenStatus {
+    fn of(keeper: &TokenKeeper, now: Moment) -> Self {
+        let view = keeper.view();
+        Self {
+            state: view.phase,
+            left_seconds: view.held.as_ref().map(|held| held.left(now).as_secs()),
+            expires: view.held.as_ref().map(|held| held.ends().rfc3339()),
+            trouble: view.trouble.as_ref().map(|trouble| trouble.failure.to_string()),
+        }
+    }
+}
+
+impl LeaseStatus {
+    fn of(entry: &crate::runs::leases::Entry, now: Moment) -> Self {
+        let view = entry.keeper.view();
+        let held = view.held.as_ref();
+        let answer = held.map(|held| &held.payload.answer);
+        Self {
+            path: entry.key.to_string(),
+            operation: if entry.key.list { "list" } else { "read" },
+            state: view.phase,
+            kind: if held.is_some_and(|held| held.is_static) { "static" } else { "leased" },
+            lease_id: answer.filter(|answer| !answer.lease_id.is_empty()).map(|answer| answer.lease_id.clone()),
+            left_seconds: held.map(|held| held.left(now).as_secs()),
+            expires: held.map(|held| held.ends().rfc3339()),
+            renewable: held.is_some_and(crate::lease::view::Held::extendable),
+            version: answer.and_then(|answer| answer.version),
+            grants: view.seq,
+            reads: entry.reads.load(Ordering::Relaxed),
+            trouble: view.trouble.as_ref().map(|trouble| trouble.failure.to_string()),
+        }
+    }
+}

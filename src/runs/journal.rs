@@ -1,0 +1,191 @@
+//! The orphan journal: which tokens of ours may be alive upstream, written before any of them is used.
+//!
+//! What a crash leaves behind is found here by the next start and revoked. An accessor is no secret by itself, but it
+//! names a token, so the file is 0600 and belongs to one process.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufRead as _, BufReader, Seek as _, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde::{Deserialize, Serialize};
+
+/// What kind of token an accessor names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TokenKind {
+    /// The login token.
+    Login,
+    /// A run token.
+    Run,
+}
+
+/// A token that an earlier process made and is not known to have revoked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Orphan {
+    /// Its accessor.
+    pub accessor: String,
+    /// What it was.
+    pub kind: TokenKind,
+}
+
+/// Why the journal cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// Another process holds it.
+    #[error("orphan journal {}: another process uses it; give each broker a journal of its own", path.display())]
+    InUse {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Others may read or write it.
+    #[error("orphan journal {}: its mode is {mode:04o}, others may read or write it; chmod 0600 it", path.display())]
+    LooseMode {
+        /// The file.
+        path: PathBuf,
+        /// Its mode.
+        mode: u32,
+    },
+    /// The operating system refused it.
+    #[error("orphan journal {}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Line {
+    /// A token was made.
+    Token { accessor: String, kind: TokenKind },
+    /// It is known to be gone.
+    Gone { accessor: String },
+}
+
+/// The journal, or none where none was configured. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Journal(Option<Arc<Open>>);
+
+#[derive(Debug)]
+struct Open {
+    path: PathBuf,
+    file: Mutex<File>,
+}
+
+impl Journal {
+    /// Opens or makes the journal and returns what an earlier process left in it.
+    ///
+    /// # Errors
+    /// See [`JournalError`].
+    pub fn open(path: &Path) -> Result<(Self, Vec<Orphan>), JournalError> {
+        let refused = |source| JournalError::Io { path: path.to_owned(), source };
+        let mut file = OpenOptions::new()
+            .read(true)
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
+            .open(path)
+            .map_err(refused)?;
+        let mode = file.metadata().map_err(refused)?.mode() & 0o7777;
+        if mode & 0o077 != 0 {
+            return Err(JournalError::LooseMode { path: path.to_owned(), mode });
+        }
+        rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)
+            .map_err(|_| JournalError::InUse { path: path.to_owned() })?;
+        let orphans = leftovers(&file).map_err(refused)?;
+        if orphans.is_empty() {
+            file.set_len(0).map_err(refused)?;
+            file.rewind().map_err(refused)?;
+        } else {
+            // The last line may be torn; what follows must not be glued to it.
+            file.write_all(b"\n").map_err(refused)?;
+        }
+        Ok((Self(Some(Arc::new(Open { path: path.to_owned(), file: Mutex::new(file) }))), orphans))
+    }
+
+    /// Records a token, on disk, before it is used.
+    ///
+    /// # Errors
+    /// The token must not be used then.
+    pub async fn record(&self, accessor: &str, kind: TokenKind) -> Result<(), JournalError> {
+        self.write(Line::Token { accessor: accessor.to_owned(), kind }, true).await
+    }
+
+    /// Records that a token is gone. If that fails, the next start revokes it once more: no harm.
+    pub async fn settle(&self, accessor: &str) {
+        if let Err(error) = self.write(Line::Gone { accessor: accessor.to_owned() }, false).await {
+            tracing::warn!(%error, "a revoked token could not be struck off the orphan journal");
+        }
+    }
+
+    async fn write(&self, line: Line, sync: bool) -> Result<(), JournalError> {
+        let Some(open) = self.0.clone() else { return Ok(()) };
+        let path = open.path.clone();
+        let written = tokio::task::spawn_blocking(move || {
+            let mut text = serde_json::to_vec(&line)?;
+            text.push(b'\n');
+            let mut file = open.file.lock().unwrap_or_else(PoisonError::into_inner);
+            file.write_all(&text)?;
+            if sync { file.sync_data() } else { Ok(()) }
+        });
+        let written = written.await.unwrap_or_else(|panic| Err(io::Error::other(panic)));
+        written.map_err(|source| JournalError::Io { path, source })
+    }
+}
+
+/// What was made and is not known to be gone, oldest first. Lines that are torn or foreign are passed over: they cannot
+/// name a token, and a broker that refuses to start protects nobody.
+fn leftovers(file: &File) -> io::Result<Vec<Orphan>> {
+    let mut orphans: Vec<Orphan> = Vec::new();
+    for line in BufReader::new(file).split(b'\n') {
+        match serde_json::from_slice(&line?) {
+            Ok(Line::Token { accessor, kind }) => orphans.push(Orphan { accessor, kind }),
+            Ok(Line::Gone { accessor }) => orphans.retain(|orphan| orphan.accessor != accessor),
+            Err(_) => {}
+        }
+    }
+    Ok(orphans)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_was_made_and_not_settled_is_found_by_the_next_start() {
+        let dir = tempfile::tempdir().expect("dir");
+        let path = dir.path().join("orphans");
+        let (journal, before) = Journal::open(&path).expect("new");
+        assert!(before.is_empty());
+        journal.record("a1", TokenKind::Login).await.expect("recorded");
+        journal.record("a2", TokenKind::Run).await.expect("recorded");
+        journal.settle("a1").await;
+        assert!(matches!(Journal::open(&path), Err(JournalError::InUse { .. })));
+        drop(journal);
+        // A crash in the middle of a line.
+        OpenOptions::new().append(true).open(&path).expect("open").write_all(b"{\"token\":{\"acc").expect("torn");
+        let (journal, orphans) = Journal::open(&path).expect("again");
+        assert_eq!(orphans, [Orphan { accessor: "a2".into(), kind: TokenKind::Run }]);
+        journal.settle("a2").await;
+        drop(journal);
+        assert!(Journal::open(&path).expect("third").1.is_empty());
+        assert_eq!(std::fs::metadata(&path).expect("file").mode() & 0o777, 0o600);
+        assert_eq!(std::fs::metadata(&path).expect("file").len(), 0);
+    }
+
+    #[test]
+    fn a_journal_that_others_may_read_is_refused() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().expect("dir");
+        let path = dir.path().join("orphans");
+        std::fs::write(&path, "").expect("file");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).expect("mode");
+        let error = Journal::open(&path).expect_err("loose").to_string();
+        assert!(error.contains("0640") && error.contains("chmod 0600"), "{error}");
+    }
+}

@@ -1,0 +1,287 @@
+//! The leases of a run: an owned map with a hard limit. What may be forgotten (KV values) sits in a cache beside it.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::tokens::{Context, LeaseIds, ends, refused};
+use crate::audit::Event;
+use crate::backoff::Backoff;
+use crate::clock::Until;
+use crate::lease::failure::{Class, Failure};
+use crate::lease::keeper::{Keeper, Performer, TokenKeeper};
+use crate::lease::state::{Call, Outcome, Terms};
+use crate::lease::upstream::{Answer, BoxFuture, Life, Minted, ReadKey, Renewed, Token};
+use crate::lease::view::Held;
+use crate::supervise::Supervisor;
+
+/// How long nobody needs to ask for a KV value before it is forgotten.
+const FORGET_AFTER: Duration = Duration::from_secs(3600);
+
+/// What one entry of the cache takes beside its value, about.
+const ENTRY_BYTES: usize = 2048;
+
+/// An answer as it is held: what upstream said, and by which call.
+#[derive(Debug)]
+pub struct Granted {
+    /// Upstream's answer.
+    pub answer: Answer,
+    /// The `X-Tenure-Request` of the call that brought it.
+    pub request: Arc<str>,
+}
+
+/// The keeper of a secret.
+pub type SecretKeeper = Keeper<Arc<Granted>>;
+
+/// A lease in the registry.
+#[derive(Debug)]
+pub struct Entry {
+    /// What is read.
+    pub key: ReadKey,
+    /// Its keeper.
+    pub keeper: SecretKeeper,
+    /// Held without being asked for.
+    pub prefetched: bool,
+    /// How often it was disclosed.
+    pub reads: AtomicU64,
+}
+
+/// The map is full, and everything in it is alive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Full {
+    /// The limit.
+    pub limit: usize,
+}
+
+/// What the registry is made with.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// No more leases than this.
+    pub max_leases: usize,
+    /// A KV value is revalidated when it is older.
+    pub kv_fresh: Duration,
+    /// While upstream cannot answer, a KV value is served up to this age, labelled.
+    pub kv_stale: Duration,
+    /// What KV values may take, in bytes, before the least used are forgotten.
+    pub kv_bytes: u64,
+}
+
+/// The leases of one run.
+pub struct Leases {
+    live: Mutex<HashMap<ReadKey, Arc<Entry>>>,
+    values: moka::sync::Cache<ReadKey, Arc<Entry>>,
+    limits: Limits,
+    token: TokenKeeper,
+    minted: Arc<LeaseIds>,
+    context: Context,
+    supervisor: Supervisor,
+}
+
+impl Leases {
+    pub(super) fn new(
+        limits: Limits, token: TokenKeeper, minted: Arc<LeaseIds>, context: Context, supervisor: Supervisor,
+    ) -> Self {
+        let values = moka::sync::Cache::builder()
+            .max_capacity(limits.kv_bytes)
+            .weigher(|_: &ReadKey, entry: &Arc<Entry>| {
+                let held = entry.keeper.view().held.as_ref().map_or(0, |held| held.payload.answer.data.len());
+                u32::try_from(held + ENTRY_BYTES).unwrap_or(u32::MAX)
+            })
+            .time_to_idle(FORGET_AFTER)
+            .eviction_listener(|_, entry: Arc<Entry>, _| entry.keeper.request_end())
+            .build();
+        Self { live: Mutex::default(), values, limits, token, minted, context, supervisor }
+    }
+
+    /// The lease of what is to be read; a new one, which holds nothing yet, if need be.
+    ///
+    /// # Errors
+    /// [`Full`], before anything is asked of upstream.
+    pub fn entry(&self, key: &ReadKey, prefetched: bool) -> Result<Arc<Entry>, Full> {
+        let mut live = self.live();
+        if let Some(entry) = live.get(key) {
+            return Ok(Arc::clone(entry));
+        }
+        if let Some(entry) = self.values.get(key) {
+            return Ok(entry);
+        }
+        if live.len() >= self.limits.max_leases {
+            sweep(&mut live);
+        }
+        if live.len() >= self.limits.max_leases {
+            return Err(Full { limit: self.limits.max_leases });
+        }
+        let entry = Arc::new(self.start(key.clone(), prefetched));
+        live.insert(key.clone(), Arc::clone(&entry));
+        Ok(entry)
+    }
+
+    /// Moves a KV value to where it may be forgotten. `held` is what was just read from the entry.
+    pub fn settle(&self, entry: &Arc<Entry>, held: &Held<Arc<Granted>>) {
+        if held.is_static && !held.full.is_zero() && !entry.prefetched && self.live().remove(&entry.key).is_some() {
+            self.values.insert(entry.key.clone(), Arc::clone(entry));
+        }
+    }
+
+    /// An entry whose lease is over is of no use: the next reader starts a new one.
+    pub fn forget(&self, entry: &Arc<Entry>) {
+        let mut live = self.live();
+        if live.get(&entry.key).is_some_and(|known| Arc::ptr_eq(known, entry)) {
+            live.remove(&entry.key);
+        }
+        drop(live);
+        if self.values.get(&entry.key).is_some_and(|known| Arc::ptr_eq(&known, entry)) {
+            self.values.invalidate(&entry.key);
+        }
+    }
+
+    /// Lets go of entries that hold nothing and that nobody waits for.
+    pub fn sweep(&self) {
+        sweep(&mut self.live());
+        self.values.run_pending_tasks();
+    }
+
+    /// All entries, in the order of their paths.
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<Entry>> {
+        let mut all: Vec<_> = self.live().values().cloned().collect();
+        all.extend(self.values.iter().map(|(_, entry)| entry));
+        all.sort_by(|one, other| one.key.cmp(&other.key));
+        all
+    }
+
+    /// How many entries count towards the limit.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.live().len()
+    }
+
+    fn live(&self) -> MutexGuard<'_, HashMap<ReadKey, Arc<Entry>>> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn start(&self, key: ReadKey, prefetched: bool) -> Entry {
+        let terms = Terms {
+            keep: prefetched,
+            revocable: false,
+            fresh: self.limits.kv_fresh,
+            stale: self.limits.kv_stale,
+            backoff: Backoff::UPSTREAM,
+        };
+        let performer = Arc::new(SecretPerformer {
+            key: key.clone(),
+            token: self.token.clone(),
+            minted: Arc::clone(&self.minted),
+            context: self.context.clone(),
+        });
+        let clock = self.context.clock.clone();
+        let keeper = Keeper::start("lease", terms, Some(self.token.clone()), performer, clock, &self.supervisor);
+        Entry { key, keeper, prefetched, reads: AtomicU64::new(0) }
+    }
+}
+
+impl Entry {
+    /// Counts a disclosure.
+    pub fn count_read(&self) {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+fn sweep(live: &mut HashMap<ReadKey, Arc<Entry>>) {
+    live.retain(|_, entry| {
+        let view = entry.keeper.view();
+        let idle = view.held.is_none() && matches!(view.phase, "idle" | "failed" | "ended") && !entry.prefetched;
+        // Whoever looks it up holds it: an entry that only the map holds has no reader.
+        let unread = Arc::strong_count(entry) == 1;
+        if idle && unread {
+            entry.keeper.request_end();
+        }
+        !(idle && unread)
+    });
+}
+
+struct SecretPerformer {
+    key: ReadKey,
+    token: TokenKeeper,
+    minted: Arc<LeaseIds>,
+    context: Context,
+}
+
+impl Performer<Arc<Granted>> for SecretPerformer {
+    fn perform(&self, call: Call<Arc<Granted>>) -> BoxFuture<'static, Outcome<Arc<Granted>>> {
+        let secret = Self {
+            key: self.key.clone(),
+            token: self.token.clone(),
+            minted: Arc::clone(&self.minted),
+            context: self.context.clone(),
+        };
+        Box::pin(async move {
+            match call {
+                Call::Mint { under, rotation } => Outcome::Minted(secret.read(under, rotation).await),
+                Call::Renew { payload, under, ask } => Outcome::Renewed(secret.renew(&payload, under, ask).await),
+                // Secrets are neither looked up nor revoked by themselves: they hang off the run's token.
+                Call::Check { .. } => Outcome::Checked(Ok(())),
+                Call::Revoke { .. } => Outcome::Revoked(Ok(())),
+            }
+        })
+    }
+}
+
+impl SecretPerformer {
+    async fn read(&self, under: u64, rotation: bool) -> Result<Minted<Arc<Granted>>, Failure> {
+        let context = &self.context;
+        let token = self.token_of(under).await?;
+        let call = context.call();
+        let mut result = context.source.read(call.clone(), &token, &self.key).await;
+        if let Err(failure) = result {
+            result = Err(self.token.decide(under, failure, context.patience).await);
+        }
+        let event = if rotation { Event::Rotate } else { Event::Mint };
+        let minted = context.noted(event, &call, result, |entry, minted| {
+            let answer = &minted.payload;
+            let mut entry = entry.path(&self.key.path).vault_request_id(&answer.request_id);
+            if !answer.lease_id.is_empty() {
+                entry = entry.lease_id(&answer.lease_id);
+            }
+            if let Some(version) = answer.version {
+                entry = entry.version(version);
+            }
+            match ends(minted) {
+                Some(at) => entry.expires(at),
+                None => entry,
+            }
+        })?;
+        if let Life::Leased { ttl, .. } = minted.life {
+            self.minted.add(&minted.payload.lease_id, Until::new(minted.sent, ttl), context.clock.now());
+        }
+        let Minted { payload, sent, life } = minted;
+        Ok(Minted { payload: Arc::new(Granted { answer: payload, request: call.request }), sent, life })
+    }
+
+    async fn renew(&self, granted: &Granted, under: u64, ask: Duration) -> Result<Renewed, Failure> {
+        let context = &self.context;
+        let token = self.token_of(under).await?;
+        let lease_id = &granted.answer.lease_id;
+        let call = context.call();
+        let mut result = context.source.renew_lease(call.clone(), &token, lease_id, ask).await;
+        if let Err(failure) = result {
+            result = Err(self.token.decide(under, failure, context.patience).await);
+        }
+        let renewed = context.noted(Event::Renew, &call, result, |entry, renewed| {
+            entry.path(&self.key.path).lease_id(lease_id).expires(renewed.sent.plus(renewed.ttl))
+        })?;
+        self.minted.extend(lease_id, Until::new(renewed.sent, renewed.ttl));
+        Ok(renewed)
+    }
+
+    /// The token with that number. A newer one won't do: what is made under it would be believed to hang off the older.
+    async fn token_of(&self, under: u64) -> Result<Arc<Token>, Failure> {
+        let token = self.token.get(Duration::ZERO, self.context.patience).await;
+        let held = token.map_err(|refusal| refused("run token", refusal))?.held;
+        match held.seq == under {
+            true => Ok(held.payload),
+            false => Err(Failure::new(Class::TokenLost, "the run's token was replaced meanwhile")),
+        }
+    }
+}

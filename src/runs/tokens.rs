@@ -1,0 +1,327 @@
+//! Performs the calls of our own tokens: the login token and the run token.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use super::journal::{Journal, TokenKind};
+use crate::audit::{Audit, Entry, Event, RunStamp};
+use crate::clock::{Clock, Moment, Until};
+use crate::lease::failure::{Class, Failure};
+use crate::lease::keeper::{Performer, Refusal, TokenKeeper};
+use crate::lease::state::{Call, Outcome};
+use crate::lease::upstream::{BoxFuture, CallId, Life, Login, Minted, Source, Token, TokenSpec};
+use crate::run::{Boot, Run};
+
+/// What every performer needs to make a call and to tell of it.
+#[derive(Clone)]
+pub(super) struct Context {
+    pub(super) source: Arc<dyn Source>,
+    pub(super) audit: Audit,
+    pub(super) journal: Journal,
+    pub(super) boot: Boot,
+    pub(super) clock: Clock,
+    pub(super) run: Arc<Run>,
+    pub(super) stamp: Arc<RunStamp>,
+    /// How long a call waits for the token that it is to be made with.
+    pub(super) patience: Duration,
+}
+
+impl Context {
+    pub(super) fn call(&self) -> CallId {
+        self.boot.call(&self.run.id)
+    }
+
+    /// Notes how a call went, with whatever `more` adds, and hands its result on.
+    pub(super) fn noted<T>(
+        &self, event: Event, call: &CallId, result: Result<T, Failure>,
+        more: impl for<'a> Fn(Entry<'a>, &'a T) -> Entry<'a>,
+    ) -> Result<T, Failure> {
+        match &result {
+            Ok(value) => {
+                let entry = Entry::done(event).run(&self.stamp).request(&call.request);
+                self.audit.note(&more(entry, value));
+            }
+            Err(failure) => {
+                tracing::warn!(call = %event, request = %call.request, class = failure.class.word(), "{failure}");
+                self.audit.note(&Entry::failed(event, failure).run(&self.stamp).request(&call.request));
+            }
+        }
+        result
+    }
+
+    /// Takes a new token into the journal; one that cannot be recorded is revoked and not used.
+    async fn recorded(&self, minted: Minted<Token>, kind: TokenKind) -> Result<Minted<Arc<Token>>, Failure> {
+        let Err(error) = self.journal.record(&minted.payload.accessor, kind).await else {
+            let Minted { payload, sent, life } = minted;
+            return Ok(Minted { payload: Arc::new(payload), sent, life });
+        };
+        let revoked = self.source.revoke_token(self.call(), &minted.payload).await;
+        tracing::error!(%error, revoked = revoked.is_ok(), "a token that cannot be recorded is not used");
+        Err(Failure::new(Class::Transient, format!("the token could not be recorded and was given up: {error}")))
+    }
+
+    /// Revokes a token by itself. One that upstream does not know any more counts as revoked.
+    async fn revoke(&self, token: &Token, what: &'static str) -> Result<(), Failure> {
+        let call = self.call();
+        let result = self.source.revoke_token(call.clone(), token).await;
+        self.noted(Event::RevokeRequested, &call, result, |entry, ()| entry.detail(what))
+    }
+
+    fn confirmed(&self, what: &str) {
+        self.audit.note(&Entry::done(Event::RevokeConfirmed).run(&self.stamp).detail(what));
+    }
+
+    fn unconfirmed(&self, what: &str, why: &Failure) {
+        tracing::warn!("it is not known whether the {what} is revoked: {why}");
+        self.audit.note(&Entry::failed(Event::RevokeUnconfirmed, why).run(&self.stamp).detail(what));
+    }
+}
+
+/// When a grant ends, for its audit line.
+pub(super) fn ends<P>(minted: &Minted<P>) -> Option<Moment> {
+    match minted.life {
+        Life::Leased { ttl, .. } => Some(minted.sent.plus(ttl)),
+        Life::Static { .. } => None,
+    }
+}
+
+/// The failure that a refusal by a token's keeper means for whoever needs the token.
+pub(super) fn refused(what: &str, refusal: Refusal) -> Failure {
+    match refusal {
+        Refusal::Failed { failure, retry_in } => {
+            let mut failure = Failure::clone(&failure);
+            failure.retry_after = failure.retry_after.or(Some(retry_in));
+            failure
+        }
+        Refusal::TooLong { reach } => Failure::new(
+            Class::Permanent,
+            format!("the {what} cannot live longer than {}", humantime::format_duration(reach)),
+        ),
+        Refusal::Over => Failure::new(Class::Transient, format!("the {what} has been given up: the broker is stopping")),
+        Refusal::TimedOut { phase } => {
+            Failure::new(Class::Transient, format!("there is no {what} yet (its state: {phase})"))
+        }
+    }
+}
+
+/// The login token.
+pub(super) struct LoginPerformer {
+    pub(super) login: Arc<dyn Login>,
+    pub(super) context: Context,
+}
+
+impl Performer<Arc<Token>> for LoginPerformer {
+    fn perform(&self, call: Call<Arc<Token>>) -> BoxFuture<'static, Outcome<Arc<Token>>> {
+        let (login, context) = (Arc::clone(&self.login), self.context.clone());
+        Box::pin(async move {
+            match call {
+                Call::Mint { .. } => Outcome::Minted(log_in(&*login, &context).await),
+                Call::Renew { payload, ask, .. } => Outcome::Renewed(renew(&context, &payload, ask, "login token").await),
+                Call::Check { payload } => Outcome::Checked(check(&context, &payload).await),
+                Call::Revoke { payload } => Outcome::Revoked(end_login(&context, &payload).await),
+            }
+        })
+    }
+}
+
+async fn log_in(login: &dyn Login, context: &Context) -> Result<Minted<Arc<Token>>, Failure> {
+    let call = context.call();
+    let result = login.login(call.clone()).await;
+    let minted = context.noted(Event::Login, &call, result, |entry, minted| match ends(minted) {
+        Some(at) => entry.expires(at),
+        None => entry,
+    })?;
+    context.recorded(minted, TokenKind::Login).await
+}
+
+async fn renew(
+    context: &Context, token: &Token, ask: Duration, what: &'static str,
+) -> Result<crate::lease::upstream::Renewed, Failure> {
+    let call = context.call();
+    let result = context.source.renew_token(call.clone(), token, Some(ask)).await;
+    // A refused renewal of a token says nothing else than a look-up would: ask that.
+    let result = match result {
+        Err(failure) if failure.class == Class::Forbidden => {
+            Err(match context.source.lookup_token(context.call(), token).await {
+                Err(lookup) if lookup.class == Class::TokenLost => failure.decided(Class::TokenLost),
+                Ok(()) => failure.decided(Class::Denied),
+                Err(_) => failure.decided(Class::Transient),
+            })
+        }
+        other => other,
+    };
+    let event = if what == "login token" { Event::LoginRenew } else { Event::Renew };
+    context.noted(event, &call, result, |entry, renewed| entry.expires(renewed.sent.plus(renewed.ttl)).detail(what))
+}
+
+async fn check(context: &Context, token: &Token) -> Result<(), Failure> {
+    let call = context.call();
+    let result = context.source.lookup_token(call.clone(), token).await;
+    if let Err(failure) = &result
+        && failure.class == Class::TokenLost
+    {
+        context.audit.note(&Entry::failed(Event::TokenLost, failure).run(&context.stamp).request(&call.request));
+    }
+    result
+}
+
+async fn end_login(context: &Context, token: &Token) -> Result<(), Failure> {
+    context.revoke(token, "login token").await?;
+    match context.source.lookup_token(context.call(), token).await {
+        Err(failure) if failure.class == Class::TokenLost => context.confirmed("login token"),
+        Ok(()) => return Err(Failure::new(Class::Transient, "upstream still knows the login token")),
+        Err(failure) if failure.class == Class::Transient => return Err(failure),
+        Err(failure) => context.unconfirmed("login token", &failure),
+    }
+    context.journal.settle(&token.accessor).await;
+    Ok(())
+}
+
+/// The leases that hang off a run's token, until each one's own end: what a revocation must be seen to have ended.
+#[derive(Debug, Default)]
+pub(super) struct LeaseIds(Mutex<VecDeque<(String, Until)>>);
+
+impl LeaseIds {
+    pub(super) fn add(&self, lease_id: &str, until: Until, now: Moment) {
+        let mut ids = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if ids.len() == ids.capacity() {
+            ids.retain(|(_, until)| !until.is_over(now));
+        }
+        ids.push_back((lease_id.to_owned(), until));
+    }
+
+    pub(super) fn extend(&self, lease_id: &str, until: Until) {
+        let mut ids = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, known)) = ids.iter_mut().rev().find(|(id, _)| id == lease_id) {
+            *known = until;
+        }
+    }
+
+    fn alive(&self, now: Moment) -> Vec<String> {
+        let ids = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        ids.iter().filter(|(_, until)| !until.is_over(now)).map(|(id, _)| id.clone()).collect()
+    }
+}
+
+/// The run token.
+pub(super) struct RunPerformer {
+    pub(super) role: String,
+    /// Its time to live where the run has no deadline.
+    pub(super) ttl: Duration,
+    pub(super) login: TokenKeeper,
+    pub(super) leases: Arc<LeaseIds>,
+    pub(super) context: Context,
+}
+
+impl Performer<Arc<Token>> for RunPerformer {
+    fn perform(&self, call: Call<Arc<Token>>) -> BoxFuture<'static, Outcome<Arc<Token>>> {
+        let run = RunToken {
+            role: self.role.clone(),
+            ttl: self.ttl,
+            login: self.login.clone(),
+            leases: Arc::clone(&self.leases),
+            context: self.context.clone(),
+        };
+        Box::pin(async move {
+            match call {
+                Call::Mint { .. } => Outcome::Minted(run.make().await),
+                Call::Renew { payload, ask, .. } => {
+                    Outcome::Renewed(renew(&run.context, &payload, ask, "run token").await)
+                }
+                Call::Check { payload } => Outcome::Checked(check(&run.context, &payload).await),
+                Call::Revoke { payload } => Outcome::Revoked(run.end(&payload).await),
+            }
+        })
+    }
+}
+
+use RunPerformer as RunToken;
+
+impl RunToken {
+    async fn make(&self) -> Result<Minted<Arc<Token>>, Failure> {
+        let context = &self.context;
+        let deadline = context.run.deadline;
+        let ttl = deadline.map_or(self.ttl, |deadline| deadline.left(context.clock.now()));
+        if ttl < Duration::from_secs(1) {
+            return Err(Failure::new(Class::Permanent, "the run's deadline has passed: it gets no token any more"));
+        }
+        let mut meta = context.run.metadata();
+        let head = context.audit.head();
+        meta.insert("boot".to_owned(), context.boot.id().to_owned());
+        meta.insert("audit_seq".to_owned(), head.seq.to_string());
+        meta.insert("audit_head".to_owned(), head.hash.to_string());
+        let ttl = Duration::from_secs(ttl.as_secs());
+        let spec = TokenSpec { role: self.role.clone(), ttl, renewable: deadline.is_none(), meta };
+        let call = context.call();
+        let result = self.create(&call, &spec).await;
+        let minted = context.noted(Event::RunStart, &call, result, |entry, minted| {
+            let entry = entry.detail(&spec.role);
+            match ends(minted) {
+                Some(at) => entry.expires(at),
+                None => entry,
+            }
+        })?;
+        if !minted.payload.orphan {
+            tracing::warn!(
+                role = self.role,
+                "the run token is not an orphan: it ends with the login token; set orphan=true on the token role"
+            );
+        }
+        context.recorded(minted, TokenKind::Run).await
+    }
+
+    /// Makes the token under the login token; should that one turn out to be lost, once more under the next.
+    async fn create(&self, call: &CallId, spec: &TokenSpec) -> Result<Minted<Token>, Failure> {
+        let context = &self.context;
+        let mut again = true;
+        loop {
+            let login = self.login.get(Duration::ZERO, context.patience).await;
+            let login = login.map_err(|refusal| refused("login token", refusal))?.held;
+            let failure = match context.source.create_token(call.clone(), &login.payload, spec).await {
+                Ok(minted) => return Ok(minted),
+                Err(failure) => self.login.decide(login.seq, failure, context.patience).await,
+            };
+            match failure.class {
+                Class::TokenLost if again => again = false,
+                Class::TokenLost => return Err(failure.decided(Class::Transient)),
+                _ => return Err(failure),
+            }
+        }
+    }
+
+    /// Revokes the token and, with the login token's right to look, sees that it and its leases are gone.
+    async fn end(&self, token: &Token) -> Result<(), Failure> {
+        let context = &self.context;
+        context.revoke(token, "run token").await?;
+        match self.seen_gone(token).await {
+            Ok(leases) => context.confirmed(&format!("run token and {leases} leases")),
+            Err(failure) if failure.class == Class::Transient => return Err(failure),
+            Err(failure) => context.unconfirmed("run token", &failure),
+        }
+        context.journal.settle(&token.accessor).await;
+        Ok(())
+    }
+
+    async fn seen_gone(&self, token: &Token) -> Result<usize, Failure> {
+        let context = &self.context;
+        let login = self.login.get(Duration::ZERO, context.patience).await;
+        let login = login.map_err(|refusal| refused("login token", refusal))?.held.payload;
+        if context.source.accessor_lives(context.call(), &login, &token.accessor).await? {
+            return Err(Failure::new(Class::Transient, "upstream still knows the run token"));
+        }
+        // Upstream revokes the leases of a revoked token by itself, a little later.
+        let leases = self.leases.alive(context.clock.now());
+        for lease_id in &leases {
+            let mut tries = 0;
+            while context.source.lease_lives(context.call(), &login, lease_id).await? {
+                tries += 1;
+                if tries == 5 {
+                    return Err(Failure::new(Class::Transient, format!("upstream still knows the lease {lease_id}")));
+                }
+                tokio::time::sleep(Duration::from_millis(20 << tries)).await;
+            }
+        }
+        Ok(leases.len())
+    }
+}
