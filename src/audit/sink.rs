@@ -130,3 +130,60 @@ impl Output for Stdout {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+    use std::os::fd::OwnedFd;
+
+    use super::*;
+
+    fn pipe() -> (io::PipeReader, Stdout) {
+        let (reader, writer) = io::pipe().unwrap();
+        let writer = File::from(OwnedFd::from(writer));
+        rustix::fs::fcntl_setfl(&writer, rustix::fs::OFlags::NONBLOCK).unwrap();
+        (reader, Stdout(writer))
+    }
+
+    #[test]
+    fn a_slow_reader_is_waited_for() {
+        let (mut reader, stdout) = pipe();
+        let lines = "a line\n".repeat(100_000);
+        let reading = std::thread::spawn(move || {
+            let mut text = String::new();
+            reader.read_to_string(&mut text).unwrap();
+            text
+        });
+        let mut sink = Sink::new(stdout);
+        sink.append(lines.as_bytes()).unwrap();
+        drop(sink);
+        assert_eq!(reading.join().unwrap(), lines);
+    }
+
+    #[test]
+    fn a_reader_that_has_gone_is_an_error() {
+        let (reader, stdout) = pipe();
+        drop(reader);
+        let short = Sink::new(stdout).append(b"a line\n").unwrap_err();
+        assert_eq!((short.kept, short.error.kind()), (0, io::ErrorKind::BrokenPipe));
+    }
+
+    #[test]
+    fn a_torn_line_on_a_pipe_is_ended_before_the_next_one() {
+        let (mut reader, stdout) = pipe();
+        let mut sink = Sink::new(stdout);
+        let mut long = "a".repeat(1 << 20);
+        long.push('\n');
+        // Nobody reads: the pipe takes what fits, and no more within the bound.
+        let short = sink.append(long.as_bytes()).unwrap_err();
+        assert_eq!((short.kept, short.error.kind()), (0, io::ErrorKind::TimedOut));
+        let torn = usize::try_from(sink.torn).unwrap();
+        let mut taken = vec![0; torn];
+        reader.read_exact(&mut taken).unwrap();
+        sink.append(b"b\n").unwrap();
+        drop(sink);
+        let mut rest = String::new();
+        reader.read_to_string(&mut rest).unwrap();
+        assert_eq!(rest, "\nb\n");
+    }
+}
