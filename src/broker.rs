@@ -90,7 +90,8 @@ pub enum Denied {
 
 impl fmt::Display for Denied {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let time = |span: &Duration| humantime::format_duration(Duration::from_secs(span.as_secs())).to_string();
+        let time =
+            |span: &Duration| humantime::format_duration(Duration::from_secs(span.as_secs())).to_string();
         match self {
             Self::Policy(reason) => f.write_str(reason),
             Self::Upstream { failure, .. } => write!(f, "{failure}"),
@@ -108,7 +109,9 @@ impl fmt::Display for Denied {
             Self::TimedOut { phase, waited } => {
                 write!(f, "nothing came within {} (the lease's state: {phase}); try again", time(waited))
             }
-            Self::Unaudited(why) => write!(f, "nothing is disclosed that cannot be written to the audit log: {why}"),
+            Self::Unaudited(why) => {
+                write!(f, "nothing is disclosed that cannot be written to the audit log: {why}")
+            }
         }
     }
 }
@@ -128,7 +131,13 @@ impl Broker {
     /// Puts the parts together; `patience` is how long a reader waits at most.
     #[must_use]
     pub fn new(
-        runs: Runs, admission: Admission, audit: Audit, boot: Boot, clock: Clock, metrics: Metrics, patience: Duration,
+        runs: Runs,
+        admission: Admission,
+        audit: Audit,
+        boot: Boot,
+        clock: Clock,
+        metrics: Metrics,
+        patience: Duration,
     ) -> Self {
         Self { runs, admission, audit, boot, clock, metrics, patience }
     }
@@ -237,13 +246,18 @@ impl Broker {
         // Writing the line may have taken a while.
         let now = self.clock.now();
         if !held.is_static && held.left(now).is_zero() {
-            return Err(Denied::TimedOut { phase: "expired while its audit line was written", waited: self.patience });
+            return Err(Denied::TimedOut {
+                phase: "expired while its audit line was written",
+                waited: self.patience,
+            });
         }
         entry.count_read();
         self.metrics.granted(taken.freshness);
         let left = (!held.is_static).then(|| held.left(now));
         let deadline = self.runs.run.deadline.map(|deadline| deadline.left(now));
-        let short = !held.is_static && !held.extendable() && deadline.is_some_and(|deadline| held.own.left(now) < deadline);
+        let short = !held.is_static
+            && !held.extendable()
+            && deadline.is_some_and(|deadline| held.own.left(now) < deadline);
         Ok(Disclosed {
             left,
             ends,
@@ -269,11 +283,16 @@ impl Broker {
         let event = if request.key.list { Event::List } else { Event::Read };
         let (peer, path, text) = (peer(caller), shown(&request.key), denied.to_string());
         let entry = match denied {
-            Denied::Policy(_) | Denied::Over | Denied::Full(_) | Denied::TooLong { .. } => Entry::denied(event, &text),
+            Denied::Policy(_) | Denied::Over | Denied::Full(_) | Denied::TooLong { .. } => {
+                Entry::denied(event, &text)
+            }
             Denied::Upstream { failure, .. } => Entry::failed(event, failure),
             Denied::TimedOut { .. } => Entry::denied(event, &text),
             // The writer itself tells of what it could not write.
-            Denied::Unaudited(_) => return self.metrics.unaudited.inc(),
+            Denied::Unaudited(_) => {
+                self.metrics.unaudited.inc();
+                return;
+            }
         };
         match denied {
             Denied::Upstream { .. } | Denied::TimedOut { .. } => self.metrics.failed.inc(),
@@ -291,7 +310,11 @@ impl Broker {
         let lacks = |keeper: &TokenKeeper| {
             let view = keeper.view();
             let held = view.held.as_ref().is_some_and(|held| !held.left(now).is_zero());
-            (!held).then(|| view.trouble.as_ref().map_or_else(|| view.phase.to_owned(), |trouble| trouble.failure.to_string()))
+            (!held).then(|| {
+                view.trouble
+                    .as_ref()
+                    .map_or_else(|| view.phase.to_owned(), |trouble| trouble.failure.to_string())
+            })
         };
         if let Some(why) = lacks(&self.runs.login) {
             missing.push(format!("login: {why}"));
@@ -302,7 +325,10 @@ impl Broker {
         for entry in self.runs.leases.all().iter().filter(|entry| entry.prefetched) {
             let view = entry.keeper.view();
             if view.held.as_ref().is_none_or(|held| held.gone_in(now).is_zero()) {
-                let why = view.trouble.as_ref().map_or(view.phase.to_owned(), |trouble| trouble.failure.to_string());
+                let why = view
+                    .trouble
+                    .as_ref()
+                    .map_or(view.phase.to_owned(), |trouble| trouble.failure.to_string());
                 missing.push(format!("prefetch {}: {why}", entry.key));
             }
         }
@@ -322,7 +348,10 @@ impl Broker {
             version: env!("CARGO_PKG_VERSION"),
             boot: self.boot.id().to_owned(),
             ready: self.ready().ready,
-            login: LoginStatus { method: self.runs.method.clone(), token: TokenStatus::of(&self.runs.login, now) },
+            login: LoginStatus {
+                method: self.runs.method.clone(),
+                token: TokenStatus::of(&self.runs.login, now),
+            },
             run: RunStatus {
                 id: run.id.to_string(),
                 kind: run.kind.word(),
@@ -331,7 +360,12 @@ impl Broker {
                 deadline: run.deadline.map(|deadline| deadline.end().rfc3339()),
                 token: self.runs.token.as_ref().map(|(role, token)| RunTokenStatus {
                     role: role.clone(),
-                    policies: token.view().held.as_ref().map(|held| held.payload.policies.clone()).unwrap_or_default(),
+                    policies: token
+                        .view()
+                        .held
+                        .as_ref()
+                        .map(|held| held.payload.policies.clone())
+                        .unwrap_or_default(),
                     token: TokenStatus::of(token, now),
                 }),
             },
@@ -344,7 +378,8 @@ impl Broker {
     #[must_use]
     pub fn scrape(&self) -> String {
         let now = self.clock.now();
-        let left = |keeper: &TokenKeeper| keeper.view().held.as_ref().map_or(0, |held| held.left(now).as_secs());
+        let left =
+            |keeper: &TokenKeeper| keeper.view().held.as_ref().map_or(0, |held| held.left(now).as_secs());
         self.metrics.login_left.set(left(&self.runs.login).cast_signed());
         self.metrics.run_left.set(self.runs.token.as_ref().map_or(0, |(_, token)| left(token)).cast_signed());
         self.metrics.leases.set(i64::try_from(self.runs.leases.all().len()).unwrap_or(i64::MAX));
@@ -481,7 +516,9 @@ impl LeaseStatus {
             operation: if entry.key.list { "list" } else { "read" },
             state: view.phase,
             kind: if held.is_some_and(|held| held.is_static) { "static" } else { "leased" },
-            lease_id: answer.filter(|answer| !answer.lease_id.is_empty()).map(|answer| answer.lease_id.clone()),
+            lease_id: answer
+                .filter(|answer| !answer.lease_id.is_empty())
+                .map(|answer| answer.lease_id.clone()),
             left_seconds: held.map(|held| held.left(now).as_secs()),
             expires: held.map(|held| held.ends().rfc3339()),
             renewable: held.is_some_and(crate::lease::view::Held::extendable),

@@ -54,14 +54,19 @@ impl Default for Metrics {
         };
         let of = |family: &ByWord, name, word| family.get_or_create(&vec![(name, word)]).clone();
         Self {
-            reads: [Freshness::Cache, Freshness::Vault, Freshness::Stale].map(|from| of(&reads, "source", from.word())),
+            reads: [Freshness::Cache, Freshness::Vault, Freshness::Stale]
+                .map(|from| of(&reads, "source", from.word())),
             denied: of(&refusals, "reason", "denied"),
             failed: of(&refusals, "reason", "upstream"),
             unaudited: of(&refusals, "reason", "unaudited"),
             leases: gauge(&mut registry, "leases", "Leases and values held"),
             login_left: seconds(&mut registry, "login_left", "What is left of the login token"),
             run_left: seconds(&mut registry, "run_left", "What is left of the run token"),
-            ready: gauge(&mut registry, "ready", "1 if the login, the run token and every prefetch are there"),
+            ready: gauge(
+                &mut registry,
+                "ready",
+                "1 if the login, the run token and every prefetch are there",
+            ),
             connections: gauge(&mut registry, "connections", "Connections that doors hold open"),
             registry,
         }
@@ -96,7 +101,10 @@ impl Metrics {
             ("audit_failed_writes", "Writes to the audit log that failed", audit.failed_writes),
         ];
         for (name, help, value) in counted {
-            let _ = writeln!(text, "# HELP tenure_{name} {help}.\n# TYPE tenure_{name} counter\ntenure_{name}_total {value}");
+            let _ = writeln!(
+                text,
+                "# HELP tenure_{name} {help}.\n# TYPE tenure_{name} counter\ntenure_{name}_total {value}"
+            );
         }
         text.push_str(end);
         text

@@ -102,7 +102,8 @@ impl AwsLogin {
             );
         }
         let failure = reply.failure();
-        let login = refusal::Attempt { mount, role, region: &region, access_key: credentials.access_key_id() };
+        let login =
+            refusal::Attempt { mount, role, region: &region, access_key: credentials.access_key_id() };
         Err(match refusal::explained(&login, failure.status.unwrap_or(0), &reply.errors()) {
             Some(refusal::Explained { class, cure, credentials }) => {
                 if credentials {

@@ -168,7 +168,12 @@ mod tests {
         assert!(matches!(Journal::open(&path), Err(JournalError::InUse { .. })));
         drop(journal);
         // A crash in the middle of a line.
-        OpenOptions::new().append(true).open(&path).expect("open").write_all(b"{\"token\":{\"acc").expect("torn");
+        OpenOptions::new()
+            .append(true)
+            .open(&path)
+            .expect("open")
+            .write_all(b"{\"token\":{\"acc")
+            .expect("torn");
         let (journal, orphans) = Journal::open(&path).expect("again");
         assert_eq!(orphans, [Orphan { accessor: "a2".into(), kind: TokenKind::Run }]);
         journal.settle("a2").await;

@@ -80,7 +80,11 @@ pub struct Leases {
 
 impl Leases {
     pub(super) fn new(
-        limits: Limits, token: TokenKeeper, minted: Arc<LeaseIds>, context: Context, supervisor: Supervisor,
+        limits: Limits,
+        token: TokenKeeper,
+        minted: Arc<LeaseIds>,
+        context: Context,
+        supervisor: Supervisor,
     ) -> Self {
         let values = moka::sync::Cache::builder()
             .max_capacity(limits.kv_bytes)
@@ -119,7 +123,11 @@ impl Leases {
 
     /// Moves a KV value to where it may be forgotten. `held` is what was just read from the entry.
     pub fn settle(&self, entry: &Arc<Entry>, held: &Held<Arc<Granted>>) {
-        if held.is_static && !held.full.is_zero() && !entry.prefetched && self.live().remove(&entry.key).is_some() {
+        if held.is_static
+            && !held.full.is_zero()
+            && !entry.prefetched
+            && self.live().remove(&entry.key).is_some()
+        {
             self.values.insert(entry.key.clone(), Arc::clone(entry));
         }
     }
@@ -176,7 +184,8 @@ impl Leases {
             context: self.context.clone(),
         });
         let clock = self.context.clock.clone();
-        let keeper = Keeper::start("lease", terms, Some(self.token.clone()), performer, clock, &self.supervisor);
+        let keeper =
+            Keeper::start("lease", terms, Some(self.token.clone()), performer, clock, &self.supervisor);
         Entry { key, keeper, prefetched, reads: AtomicU64::new(0) }
     }
 }
@@ -191,7 +200,8 @@ impl Entry {
 fn sweep(live: &mut HashMap<ReadKey, Arc<Entry>>) {
     live.retain(|_, entry| {
         let view = entry.keeper.view();
-        let idle = view.held.is_none() && matches!(view.phase, "idle" | "failed" | "ended") && !entry.prefetched;
+        let idle =
+            view.held.is_none() && matches!(view.phase, "idle" | "failed" | "ended") && !entry.prefetched;
         // Whoever looks it up holds it: an entry that only the map holds has no reader.
         let unread = Arc::strong_count(entry) == 1;
         if idle && unread {
@@ -219,7 +229,9 @@ impl Performer<Arc<Granted>> for SecretPerformer {
         Box::pin(async move {
             match call {
                 Call::Mint { under, rotation } => Outcome::Minted(secret.read(under, rotation).await),
-                Call::Renew { payload, under, ask } => Outcome::Renewed(secret.renew(&payload, under, ask).await),
+                Call::Renew { payload, under, ask } => {
+                    Outcome::Renewed(secret.renew(&payload, under, ask).await)
+                }
                 // Secrets are neither looked up nor revoked by themselves: they hang off the run's token.
                 Call::Check { .. } => Outcome::Checked(Ok(())),
                 Call::Revoke { .. } => Outcome::Revoked(Ok(())),
@@ -238,7 +250,7 @@ impl SecretPerformer {
             result = Err(self.token.decide(under, failure, context.patience).await);
         }
         let event = if rotation { Event::Rotate } else { Event::Mint };
-        let minted = context.noted(event, &call, result, |entry, minted| {
+        context.note(event, &call, &result, |entry, minted| {
             let answer = &minted.payload;
             let mut entry = entry.path(&self.key.path).vault_request_id(&answer.request_id);
             if !answer.lease_id.is_empty() {
@@ -251,7 +263,8 @@ impl SecretPerformer {
                 Some(at) => entry.expires(at),
                 None => entry,
             }
-        })?;
+        });
+        let minted = result?;
         if let Life::Leased { ttl, .. } = minted.life {
             self.minted.add(&minted.payload.lease_id, Until::new(minted.sent, ttl), context.clock.now());
         }
@@ -268,9 +281,10 @@ impl SecretPerformer {
         if let Err(failure) = result {
             result = Err(self.token.decide(under, failure, context.patience).await);
         }
-        let renewed = context.noted(Event::Renew, &call, result, |entry, renewed| {
+        context.note(Event::Renew, &call, &result, |entry, renewed| {
             entry.path(&self.key.path).lease_id(lease_id).expires(renewed.sent.plus(renewed.ttl))
-        })?;
+        });
+        let renewed = result?;
         self.minted.extend(lease_id, Until::new(renewed.sent, renewed.ttl));
         Ok(renewed)
     }

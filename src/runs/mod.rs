@@ -77,7 +77,19 @@ impl Runs {
     /// # Errors
     /// Only if the run cannot be written as JSON, which strings always can.
     pub fn start(setup: Setup) -> Result<Self, serde_json::Error> {
-        let Setup { login, source, audit, journal, boot, clock, supervisor, run, token_role, token_ttl, limits } = setup;
+        let Setup {
+            login,
+            source,
+            audit,
+            journal,
+            boot,
+            clock,
+            supervisor,
+            run,
+            token_role,
+            token_ttl,
+            limits,
+        } = setup;
         let stamp = Arc::new(RunStamp::new(&audit::Run {
             id: run.id.to_string(),
             kind: run.kind.word().to_owned(),
@@ -135,20 +147,26 @@ impl Runs {
     /// # Errors
     /// The failure that no further try will mend. Transient ones are waited out.
     pub async fn established(&self) -> Result<(), Failure> {
-        for (what, keeper) in [("login token", Some(&self.login)), ("run token", self.token.as_ref().map(|(_, token)| token))] {
+        for (what, keeper) in
+            [("login token", Some(&self.login)), ("run token", self.token.as_ref().map(|(_, token)| token))]
+        {
             let Some(keeper) = keeper else { continue };
             let mut watch = keeper.watch();
             let settled = watch.wait_for(|view| {
                 let hopeless = |failure: &Failure| {
-                    matches!(failure.class, Class::Permanent | Class::Denied | Class::Forbidden | Class::NotFound)
+                    matches!(
+                        failure.class,
+                        Class::Permanent | Class::Denied | Class::Forbidden | Class::NotFound
+                    )
                 };
                 view.held.is_some()
                     || view.ended
                     || view.trouble.as_ref().is_some_and(|trouble| hopeless(&trouble.failure))
             });
-            let view = settled.await.map(|view| Arc::clone(&view)).map_err(|_| {
-                Failure::new(Class::Transient, format!("the {what}'s keeper ended"))
-            })?;
+            let view = settled
+                .await
+                .map(|view| Arc::clone(&view))
+                .map_err(|_| Failure::new(Class::Transient, format!("the {what}'s keeper ended")))?;
             if view.held.is_none()
                 && let Some(trouble) = &view.trouble
             {
@@ -173,7 +191,7 @@ impl Runs {
                 journal::TokenKind::Login => "login token of an earlier process",
                 journal::TokenKind::Run => "run token of an earlier process",
             };
-            let result = context.noted(Event::OrphanRevoked, &call, result, |entry, ()| entry.detail(what));
+            context.note(Event::OrphanRevoked, &call, &result, |entry, ()| entry.detail(what));
             if result.is_ok() {
                 tracing::info!("revoked the {what}");
                 context.journal.settle(&orphan.accessor).await;
@@ -183,7 +201,10 @@ impl Runs {
 
     /// Judges everything anew: the machine was frozen, or its clock jumped. Idle connections are of no use any more.
     pub fn clock_jumped(&self, by: Duration) {
-        tracing::warn!("the clocks moved apart by {}: everything is judged anew", humantime::format_duration(by));
+        tracing::warn!(
+            "the clocks moved apart by {}: everything is judged anew",
+            humantime::format_duration(by)
+        );
         let detail = format!("{} ms", by.as_millis());
         self.context.audit.note(&Entry::done(Event::ClockJump).run(&self.stamp).detail(&detail));
         self.context.source.forget_connections();

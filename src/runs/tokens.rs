@@ -32,12 +32,15 @@ impl Context {
         self.boot.call(&self.run.id)
     }
 
-    /// Notes how a call went, with whatever `more` adds, and hands its result on.
-    pub(super) fn noted<T>(
-        &self, event: Event, call: &CallId, result: Result<T, Failure>,
-        more: impl for<'a> Fn(Entry<'a>, &'a T) -> Entry<'a>,
-    ) -> Result<T, Failure> {
-        match &result {
+    /// Notes how a call went, with whatever `more` adds.
+    pub(super) fn note<'a, T>(
+        &'a self,
+        event: Event,
+        call: &'a CallId,
+        result: &'a Result<T, Failure>,
+        more: impl FnOnce(Entry<'a>, &'a T) -> Entry<'a>,
+    ) {
+        match result {
             Ok(value) => {
                 let entry = Entry::done(event).run(&self.stamp).request(&call.request);
                 self.audit.note(&more(entry, value));
@@ -47,7 +50,6 @@ impl Context {
                 self.audit.note(&Entry::failed(event, failure).run(&self.stamp).request(&call.request));
             }
         }
-        result
     }
 
     /// Takes a new token into the journal; one that cannot be recorded is revoked and not used.
@@ -58,14 +60,18 @@ impl Context {
         };
         let revoked = self.source.revoke_token(self.call(), &minted.payload).await;
         tracing::error!(%error, revoked = revoked.is_ok(), "a token that cannot be recorded is not used");
-        Err(Failure::new(Class::Transient, format!("the token could not be recorded and was given up: {error}")))
+        Err(Failure::new(
+            Class::Transient,
+            format!("the token could not be recorded and was given up: {error}"),
+        ))
     }
 
     /// Revokes a token by itself. One that upstream does not know any more counts as revoked.
     async fn revoke(&self, token: &Token, what: &'static str) -> Result<(), Failure> {
         let call = self.call();
         let result = self.source.revoke_token(call.clone(), token).await;
-        self.noted(Event::RevokeRequested, &call, result, |entry, ()| entry.detail(what))
+        self.note(Event::RevokeRequested, &call, &result, |entry, ()| entry.detail(what));
+        result
     }
 
     fn confirmed(&self, what: &str) {
@@ -98,7 +104,9 @@ pub(super) fn refused(what: &str, refusal: Refusal) -> Failure {
             Class::Permanent,
             format!("the {what} cannot live longer than {}", humantime::format_duration(reach)),
         ),
-        Refusal::Over => Failure::new(Class::Transient, format!("the {what} has been given up: the broker is stopping")),
+        Refusal::Over => {
+            Failure::new(Class::Transient, format!("the {what} has been given up: the broker is stopping"))
+        }
         Refusal::TimedOut { phase } => {
             Failure::new(Class::Transient, format!("there is no {what} yet (its state: {phase})"))
         }
@@ -117,7 +125,9 @@ impl Performer<Arc<Token>> for LoginPerformer {
         Box::pin(async move {
             match call {
                 Call::Mint { .. } => Outcome::Minted(log_in(&*login, &context).await),
-                Call::Renew { payload, ask, .. } => Outcome::Renewed(renew(&context, &payload, ask, "login token").await),
+                Call::Renew { payload, ask, .. } => {
+                    Outcome::Renewed(renew(&context, &payload, ask, "login token").await)
+                }
                 Call::Check { payload } => Outcome::Checked(check(&context, &payload).await),
                 Call::Revoke { payload } => Outcome::Revoked(end_login(&context, &payload).await),
             }
@@ -128,15 +138,18 @@ impl Performer<Arc<Token>> for LoginPerformer {
 async fn log_in(login: &dyn Login, context: &Context) -> Result<Minted<Arc<Token>>, Failure> {
     let call = context.call();
     let result = login.login(call.clone()).await;
-    let minted = context.noted(Event::Login, &call, result, |entry, minted| match ends(minted) {
+    context.note(Event::Login, &call, &result, |entry, minted| match ends(minted) {
         Some(at) => entry.expires(at),
         None => entry,
-    })?;
-    context.recorded(minted, TokenKind::Login).await
+    });
+    context.recorded(result?, TokenKind::Login).await
 }
 
 async fn renew(
-    context: &Context, token: &Token, ask: Duration, what: &'static str,
+    context: &Context,
+    token: &Token,
+    ask: Duration,
+    what: &'static str,
 ) -> Result<crate::lease::upstream::Renewed, Failure> {
     let call = context.call();
     let result = context.source.renew_token(call.clone(), token, Some(ask)).await;
@@ -152,7 +165,10 @@ async fn renew(
         other => other,
     };
     let event = if what == "login token" { Event::LoginRenew } else { Event::Renew };
-    context.noted(event, &call, result, |entry, renewed| entry.expires(renewed.sent.plus(renewed.ttl)).detail(what))
+    context.note(event, &call, &result, |entry, renewed| {
+        entry.expires(renewed.sent.plus(renewed.ttl)).detail(what)
+    });
+    result
 }
 
 async fn check(context: &Context, token: &Token) -> Result<(), Failure> {
@@ -161,7 +177,9 @@ async fn check(context: &Context, token: &Token) -> Result<(), Failure> {
     if let Err(failure) = &result
         && failure.class == Class::TokenLost
     {
-        context.audit.note(&Entry::failed(Event::TokenLost, failure).run(&context.stamp).request(&call.request));
+        context
+            .audit
+            .note(&Entry::failed(Event::TokenLost, failure).run(&context.stamp).request(&call.request));
     }
     result
 }
@@ -244,7 +262,10 @@ impl RunToken {
         let deadline = context.run.deadline;
         let ttl = deadline.map_or(self.ttl, |deadline| deadline.left(context.clock.now()));
         if ttl < Duration::from_secs(1) {
-            return Err(Failure::new(Class::Permanent, "the run's deadline has passed: it gets no token any more"));
+            return Err(Failure::new(
+                Class::Permanent,
+                "the run's deadline has passed: it gets no token any more",
+            ));
         }
         let mut meta = context.run.metadata();
         let head = context.audit.head();
@@ -255,13 +276,14 @@ impl RunToken {
         let spec = TokenSpec { role: self.role.clone(), ttl, renewable: deadline.is_none(), meta };
         let call = context.call();
         let result = self.create(&call, &spec).await;
-        let minted = context.noted(Event::RunStart, &call, result, |entry, minted| {
+        context.note(Event::RunStart, &call, &result, |entry, minted| {
             let entry = entry.detail(&spec.role);
             match ends(minted) {
                 Some(at) => entry.expires(at),
                 None => entry,
             }
-        })?;
+        });
+        let minted = result?;
         if !minted.payload.orphan {
             tracing::warn!(
                 role = self.role,
@@ -317,7 +339,10 @@ impl RunToken {
             while context.source.lease_lives(context.call(), &login, lease_id).await? {
                 tries += 1;
                 if tries == 5 {
-                    return Err(Failure::new(Class::Transient, format!("upstream still knows the lease {lease_id}")));
+                    return Err(Failure::new(
+                        Class::Transient,
+                        format!("upstream still knows the lease {lease_id}"),
+                    ));
                 }
                 tokio::time::sleep(Duration::from_millis(20 << tries)).await;
             }

@@ -18,8 +18,8 @@ use crate::lease::upstream::{
 };
 use crate::secret::Secret;
 use crate::vault::{
-    Ask, Auth, CONTROL_LIMIT, Envelope, LookupLeaseRequest, READ_LIMIT, RenewLeaseRequest, Reply, VaultClient,
-    token_from,
+    Ask, Auth, CONTROL_LIMIT, Envelope, LookupLeaseRequest, READ_LIMIT, RenewLeaseRequest, Reply,
+    VaultClient, token_from,
 };
 
 /// How many answers about mounts are remembered. There are as many as a deployment has mounts, or, where the token may
@@ -41,7 +41,12 @@ impl VaultSource {
         Self { client, mounts: Mutex::default() }
     }
 
-    async fn control<E: Endpoint>(&self, call: &CallId, token: &Token, endpoint: &E) -> Result<Reply, Failure> {
+    async fn control<E: Endpoint>(
+        &self,
+        call: &CallId,
+        token: &Token,
+        endpoint: &E,
+    ) -> Result<Reply, Failure> {
         let ask = Ask { call, token: Some(&token.credential), limit: CONTROL_LIMIT };
         self.client.execute(ask, endpoint).await
     }
@@ -65,7 +70,10 @@ impl VaultSource {
         };
         let reply = self.control(&call, login, &request).await?;
         if reply.status.is_success() {
-            return token_from(&reply, &format!("token_type=service and no token_num_uses on auth/token/roles/{role}"));
+            return token_from(
+                &reply,
+                &format!("token_type=service and no token_num_uses on auth/token/roles/{role}"),
+            );
         }
         let failure = reply.failure();
         let cure = match failure.class {
@@ -74,7 +82,9 @@ impl VaultSource {
                  policies that it may not"
             ),
             Class::Permanent if reply.refuses_with(400, &["unknown role"]) => {
-                format!("make the token role: vault write auth/token/roles/{role} orphan=true allowed_policies=…")
+                format!(
+                    "make the token role: vault write auth/token/roles/{role} orphan=true allowed_policies=…"
+                )
             }
             Class::NotFound => format!("is auth/token/create/{role} in this namespace?"),
             Class::Permanent => format!("check auth/token/roles/{role}"),
@@ -83,7 +93,12 @@ impl VaultSource {
         Err(Failure { message: format!("{}. No run token was made: {cure}", failure.message), ..failure })
     }
 
-    async fn renewed(&self, call: CallId, token: &Token, increment: Option<Duration>) -> Result<Renewed, Failure> {
+    async fn renewed(
+        &self,
+        call: CallId,
+        token: &Token,
+        increment: Option<Duration>,
+    ) -> Result<Renewed, Failure> {
         let request = RenewTokenSelfRequest { increment: increment.map(|by| format!("{}s", seconds(by))) };
         let reply = self.control(&call, token, &request).await?.accepted()?;
         let auth = Auth::of(&reply)?;
@@ -146,7 +161,9 @@ impl VaultSource {
     async fn knows_lease(&self, call: CallId, login: &Token, lease_id: &str) -> Result<bool, Failure> {
         let request = LookupLeaseRequest { lease_id: lease_id.to_owned() };
         let reply = self.control(&call, login, &request).await?;
-        if reply.refuses_with(400, &["invalid lease", "lease not found"]) || reply.status == StatusCode::NOT_FOUND {
+        if reply.refuses_with(400, &["invalid lease", "lease not found"])
+            || reply.status == StatusCode::NOT_FOUND
+        {
             return Ok(false);
         }
         reply.accepted().map(|_| true)
@@ -177,7 +194,9 @@ impl VaultSource {
         let ask = Ask { call: &call, token: Some(&token.credential), limit: READ_LIMIT };
         let reply = self.client.read(ask, &key.path, &key.query, key.list).await?.accepted()?;
         let envelope = Envelope::of(&reply)?;
-        for (member, present) in [("wrap_info", envelope.wrap_info.is_some()), ("auth", envelope.auth.is_some())] {
+        for (member, present) in
+            [("wrap_info", envelope.wrap_info.is_some()), ("auth", envelope.auth.is_some())]
+        {
             if present {
                 return Err(reply.broken(
                     Class::Permanent,
@@ -257,7 +276,8 @@ impl VaultSource {
 /// ("permission denied" alone).
 fn knows_token(reply: &Reply) -> bool {
     let errors = reply.errors();
-    !errors.is_empty() && !errors.iter().any(|error| error.contains("invalid token") || error.contains("bad token"))
+    !errors.is_empty()
+        && !errors.iter().any(|error| error.contains("invalid token") || error.contains("bad token"))
 }
 
 /// A revoked token's accessor.

@@ -106,7 +106,8 @@ pub(crate) fn token_from(reply: &Reply, cure: &str) -> Result<Minted<Token>, Fai
     if uses > 0 {
         return unfit(&format!("a token for {uses} uses only, which can make no other tokens"));
     }
-    let (Some(credential), Some(accessor)) = (auth.client_token, auth.accessor.filter(|a| !a.is_empty())) else {
+    let (Some(credential), Some(accessor)) = (auth.client_token, auth.accessor.filter(|a| !a.is_empty()))
+    else {
         return unfit("no token (an MFA requirement, or a wrapped answer)");
     };
     let ttl = Duration::from_secs(auth.lease_duration.unwrap_or(0));

@@ -42,8 +42,9 @@ pub(super) async fn pool(config: &VaultConfig, https: bool) -> Result<Pool, Fail
     let connector = if https { connector.https_only() } else { connector.https_or_http() };
     let connector = match &config.tls_server_name {
         Some(name) => {
-            let name = ServerName::try_from(name.clone())
-                .map_err(|_| unusable(&format!("the TLS server name {name:?} is not a host name or an address")))?;
+            let name = ServerName::try_from(name.clone()).map_err(|_| {
+                unusable(&format!("the TLS server name {name:?} is not a host name or an address"))
+            })?;
             connector.with_server_name_resolver(FixedServerNameResolver::new(name))
         }
         None => connector,
@@ -148,9 +149,11 @@ fn tls_trouble(error: &rustls::Error) -> (Class, String) {
     let permanent = |what: String| (Class::Permanent, what);
     match error {
         rustls::Error::InvalidCertificate(reason) => permanent(match reason {
-            CertificateError::UnknownIssuer => "its certificate is signed by an unknown authority: name the CA file of \
+            CertificateError::UnknownIssuer => {
+                "its certificate is signed by an unknown authority: name the CA file of \
                  Vault's certificate"
-                .to_owned(),
+                    .to_owned()
+            }
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => format!(
                 "its certificate is for another name ({reason}): correct the address, or set the TLS server name"
             ),
@@ -171,7 +174,9 @@ fn tls_trouble(error: &rustls::Error) -> (Class, String) {
             | Alert::UnknownCA
             | Alert::AccessDenied
             | Alert::CertificateRequired),
-        ) => permanent(format!("it does not accept our client certificate ({alert:?}): set a client certificate")),
+        ) => permanent(format!(
+            "it does not accept our client certificate ({alert:?}): set a client certificate"
+        )),
         rustls::Error::AlertReceived(alert @ (Alert::HandshakeFailure | Alert::ProtocolVersion)) => {
             permanent(format!("no common TLS version or cipher ({alert:?}): TLS 1.2 or 1.3 is needed"))
         }

@@ -200,9 +200,9 @@ impl VaultClient {
     ) -> Result<Reply, Failure> {
         let shown = path.split('?').next().unwrap_or(path).trim_start_matches('/');
         let subject = format!("{method} {shown} at {}", self.address());
-        let headers = self.headers(&ask, !body.is_empty()).map_err(|why| {
-            Failure::new(Class::Permanent, format!("cannot send {subject}: {why}"))
-        })?;
+        let headers = self
+            .headers(&ask, !body.is_empty())
+            .map_err(|why| Failure::new(Class::Permanent, format!("cannot send {subject}: {why}")))?;
         let body = Bytes::from_owner(body);
         let target = format!("{}/v1{path}", self.prefix);
         let target = Uri::builder()
@@ -210,7 +210,9 @@ impl VaultClient {
             .authority(self.authority.clone())
             .path_and_query(target)
             .build()
-            .map_err(|_| Failure::new(Class::Permanent, format!("cannot send {subject}: not a valid path")))?;
+            .map_err(|_| {
+                Failure::new(Class::Permanent, format!("cannot send {subject}: not a valid path"))
+            })?;
 
         let sent = self.clock.now();
         let whole = async {
@@ -303,7 +305,8 @@ impl VaultClient {
             headers.insert("x-vault-namespace", namespace.clone());
         }
         if let Some(token) = ask.token {
-            let mut token = HeaderValue::from_str(token.expose()).map_err(|_| "the token cannot be a header")?;
+            let mut token =
+                HeaderValue::from_str(token.expose()).map_err(|_| "the token cannot be a header")?;
             token.set_sensitive(true);
             headers.insert("x-vault-token", token);
         }
@@ -380,7 +383,10 @@ impl Reply {
 
 impl fmt::Debug for Reply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Reply").field("status", &self.status).field("subject", &self.subject).finish_non_exhaustive()
+        f.debug_struct("Reply")
+            .field("status", &self.status)
+            .field("subject", &self.subject)
+            .finish_non_exhaustive()
     }
 }
 

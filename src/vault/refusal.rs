@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use http::header::{HeaderMap, RETRY_AFTER};
 use http::StatusCode;
+use http::header::{HeaderMap, RETRY_AFTER};
 use serde::Deserialize;
 
 use crate::clock::Moment;
@@ -130,9 +130,9 @@ fn scrubbed(text: &str) -> String {
     let separator = |c: char| c.is_whitespace() || "\"'`,;:=<>()[]{}".contains(c);
     for word in text.split_inclusive(separator) {
         let bare = word.trim_end_matches(separator);
-        let token = ["hvs.", "hvb.", "hvr.", "s.", "b.", "r."]
-            .iter()
-            .any(|start| bare.strip_prefix(start).is_some_and(|rest| rest.len() >= 20 && !rest.contains('/')));
+        let token = ["hvs.", "hvb.", "hvr.", "s.", "b.", "r."].iter().any(|start| {
+            bare.strip_prefix(start).is_some_and(|rest| rest.len() >= 20 && !rest.contains('/'))
+        });
         if token || bare.len() > 200 {
             clean.push('…');
             clean.push_str(&word[bare.len()..]);
@@ -170,9 +170,18 @@ mod tests {
         for (said, shown) in [
             ("lookup of hvs.CAESIJ0123456789abcdef0123456789 failed", "lookup of … failed"),
             ("token=s.0123456789abcdefghijklmn, bad", "token=…, bad"),
-            ("2 errors occurred:\n\t* permission denied\n\t* invalid token\n\n", "permission denied; invalid token"),
-            ("no handler for route \"aws/creds/s.x\". route entry not found.", "no handler for route \"aws/creds/s.x\". route entry not found."),
-            ("403: mismatch. The Canonical String for this request should have been\n'POST x-amz-security-token:abc'", "403: mismatch."),
+            (
+                "2 errors occurred:\n\t* permission denied\n\t* invalid token\n\n",
+                "permission denied; invalid token",
+            ),
+            (
+                "no handler for route \"aws/creds/s.x\". route entry not found.",
+                "no handler for route \"aws/creds/s.x\". route entry not found.",
+            ),
+            (
+                "403: mismatch. The Canonical String for this request should have been\n'POST x-amz-security-token:abc'",
+                "403: mismatch.",
+            ),
             (long.as_str(), "…"),
         ] {
             assert_eq!(quoted(&[said.to_owned()]).trim(), shown);

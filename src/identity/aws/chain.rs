@@ -10,7 +10,8 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials as _, SharedCredentialsProvider};
 use aws_smithy_http_client::tls;
 use aws_smithy_runtime_api::client::http::{
-    HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient, SharedHttpConnector,
+    HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient,
+    SharedHttpConnector,
 };
 use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
@@ -39,7 +40,12 @@ pub(super) struct Chain {
 
 impl Chain {
     pub(super) fn standard() -> Self {
-        Self { given: None, standard: OnceCell::new(), kept: Mutex::default(), succeeded: AtomicBool::new(false) }
+        Self {
+            given: None,
+            standard: OnceCell::new(),
+            kept: Mutex::default(),
+            succeeded: AtomicBool::new(false),
+        }
     }
 
     pub(super) fn of(credentials: SharedCredentialsProvider) -> Self {
@@ -105,13 +111,17 @@ impl Chain {
         match error {
             // Once there were some, that there are none now will pass: an endpoint that does not answer in time looks
             // like one that is not there.
-            CredentialsError::CredentialsNotLoaded(_) if !self.succeeded.load(Ordering::Relaxed) => none_found(),
+            CredentialsError::CredentialsNotLoaded(_) if !self.succeeded.load(Ordering::Relaxed) => {
+                none_found()
+            }
             CredentialsError::InvalidConfiguration(_) => Failure::new(
                 Class::Permanent,
                 format!("the AWS credentials are not configured correctly: {said}"),
             ),
             // STS on web identity: the trust policy or the token's issuer is wrong.
-            CredentialsError::ProviderError(_) if said.contains("AccessDenied") || said.contains("InvalidIdentityToken") => {
+            CredentialsError::ProviderError(_)
+                if said.contains("AccessDenied") || said.contains("InvalidIdentityToken") =>
+            {
                 Failure::new(
                     Class::Permanent,
                     format!("AWS refused to give credentials: {said}. Check the role's trust policy"),
@@ -158,7 +168,11 @@ impl Default for LazyTls {
 }
 
 impl HttpClient for LazyTls {
-    fn http_connector(&self, settings: &HttpConnectorSettings, components: &RuntimeComponents) -> SharedHttpConnector {
+    fn http_connector(
+        &self,
+        settings: &HttpConnectorSettings,
+        components: &RuntimeComponents,
+    ) -> SharedHttpConnector {
         SharedHttpConnector::new(LazyConnector {
             plain: self.plain.http_connector(settings, components),
             tls: std::sync::Arc::clone(&self.tls),

@@ -98,9 +98,13 @@ fn each_refusal_has_its_cause_and_cure() {
 #[test]
 fn what_is_not_the_logins_fault_is_left_to_the_general_rules() {
     let attempt = Attempt { mount: "aws", role: "orders", region: "eu-central-1", access_key: "AKIDEXAMPLE" };
-    for (status, error) in
-        [(500, "internal error"), (503, "Vault is sealed"), (429, "permission denied"), (412, ""), (400, "else")]
-    {
+    for (status, error) in [
+        (500, "internal error"),
+        (503, "Vault is sealed"),
+        (429, "permission denied"),
+        (412, ""),
+        (400, "else"),
+    ] {
         assert_eq!(explained(&attempt, status, &[error.to_owned()]), None, "{status} {error}");
     }
 }

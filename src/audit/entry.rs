@@ -1,0 +1,433 @@
+//! What is said in a line: the closed words, and the borrowed fields that a call site fills in.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::chain::{Head, Timestamp};
+use crate::clock::Moment;
+use crate::lease::failure::{Class, Failure};
+
+/// A closed set of words: the enum, its spelling on the wire, and the list of all of them.
+macro_rules! words {
+    ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $word:literal,)+ }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+        pub enum $name {
+            $($(#[$doc])* #[serde(rename = $word)] $variant,)+
+        }
+
+        impl $name {
+            /// All of them, in the order of the documentation.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+
+            /// The word in a line.
+            #[must_use]
+            pub fn word(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $word,)+
+                }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.word())
+            }
+        }
+    };
+}
+
+words! {
+    /// What was asked, or what happened. How it ended is the [`Outcome`]'s to say: a refused read is `read`, `denied`.
+    Event {
+        /// The broker started.
+        Boot = "boot",
+        /// The broker is stopping.
+        Shutdown = "shutdown",
+        /// The login token was obtained.
+        Login = "login",
+        /// The login token was renewed.
+        LoginRenew = "login.renew",
+        /// The login token was revoked or given up.
+        LoginEnd = "login.end",
+        /// A run began: its token was made.
+        RunStart = "run.start",
+        /// A run's deadline was moved.
+        RunExtend = "run.extend",
+        /// A run ended: its token is to be revoked.
+        RunEnd = "run.end",
+        /// A request that was refused before it was known what it asked for.
+        Request = "request",
+        /// A secret was asked for.
+        Read = "read",
+        /// A list of names was asked for.
+        List = "list",
+        /// Any other request that is streamed to upstream and back.
+        Forward = "forward",
+        /// A secret was written to a file, a template or a child's environment.
+        Deliver = "deliver",
+        /// A connection was opened with a leased credential on a workload's behalf.
+        SessionOpen = "session.open",
+        /// Such a connection was closed.
+        SessionClose = "session.close",
+        /// A new lease or token was obtained.
+        Mint = "mint",
+        /// A lease or a token was prolonged.
+        Renew = "renew",
+        /// A lease was replaced before it ended.
+        Rotate = "rotate",
+        /// Upstream was asked to revoke.
+        RevokeRequested = "revoke.requested",
+        /// Upstream no longer knows what was to be revoked.
+        RevokeConfirmed = "revoke.confirmed",
+        /// It could not be learnt whether the revocation was carried out.
+        RevokeUnconfirmed = "revoke.unconfirmed",
+        /// Upstream no longer knows a token of ours that had not ended.
+        TokenLost = "token.lost",
+        /// A token that an earlier process left behind was revoked.
+        OrphanRevoked = "orphan.revoked",
+        /// The policies were read: at start, or anew.
+        PolicyLoad = "policy.load",
+        /// The wall clock and the monotonic clock moved apart: a frozen machine, a clock that was set.
+        ClockJump = "clock.jump",
+        /// The head of this chain was put where we cannot change it: into upstream's own audit log.
+        AuditAnchor = "audit.anchor",
+        /// Lines can be written again. Written by the writer.
+        AuditRecovered = "audit.recovered",
+        /// The chain goes on in a new file. Written by the writer.
+        AuditReopened = "audit.reopened",
+    }
+}
+
+words! {
+    /// How it ended.
+    Outcome {
+        /// Allowed, and about to be disclosed: a read's line precedes its answer.
+        Granted = "granted",
+        /// Refused by us, by policy or by the protocol's rules.
+        Denied = "denied",
+        /// It was tried and did not work; `class` and `reason` say why.
+        Failed = "failed",
+        /// It happened.
+        Done = "done",
+    }
+}
+
+words! {
+    /// Where an answer came from.
+    Source {
+        /// From a lease that was held already.
+        Cache = "cache",
+        /// From upstream, for this request.
+        Vault = "vault",
+        /// From a value past its revalidation period, because upstream was down.
+        Stale = "stale",
+    }
+}
+
+words! {
+    /// By which way a caller came.
+    Via {
+        /// A Unix socket: uid and gid are the kernel's word.
+        Unix = "unix",
+        /// Loopback TCP: the holder of a run handle.
+        Tcp = "tcp",
+        /// The broker itself.
+        Own = "self",
+    }
+}
+
+words! {
+    /// How far a subject can be believed.
+    Assurance {
+        /// Checked by us: an OIDC token with a good signature.
+        Verified = "verified",
+        /// Somebody said so.
+        Asserted = "asserted",
+    }
+}
+
+/// The local process that asked, as far as it is known.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Peer {
+    /// By which way it came.
+    pub via: Via,
+    /// Its user id.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub uid: Option<u32>,
+    /// Its group id.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub gid: Option<u32>,
+    /// Its process id, in our pid namespace.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub pid: Option<i32>,
+}
+
+impl Peer {
+    /// The broker itself.
+    pub const OWN: Self = Self { via: Via::Own, uid: None, gid: None, pid: None };
+
+    /// The holder of a run handle on loopback TCP.
+    pub const TCP: Self = Self { via: Via::Tcp, uid: None, gid: None, pid: None };
+
+    /// The process at the other end of a Unix socket.
+    #[must_use]
+    pub fn unix(uid: u32, gid: u32, pid: Option<i32>) -> Self {
+        Self { via: Via::Unix, uid: Some(uid), gid: Some(gid), pid }
+    }
+}
+
+/// On whose behalf a run acts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Subject {
+    /// The subject's name at its issuer.
+    pub id: String,
+    /// How far that can be believed.
+    pub assurance: Assurance,
+}
+
+/// A run, as lines name it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Run {
+    /// Its id.
+    pub id: String,
+    /// What it is: a Step Functions state, a Lambda invocation, an ECS task, a process.
+    pub kind: String,
+    /// The execution it belongs to.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub execution_arn: Option<String>,
+    /// The state of that execution.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub state: Option<String>,
+    /// The id of the run that it is part of.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub parent: Option<String>,
+    /// On whose behalf it acts.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub subject: Option<Subject>,
+    /// What it was labelled with: a git commit, a team.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub tags: BTreeMap<String, String>,
+}
+
+/// A run in the bytes of a line.
+///
+/// A run does not change and is named on all of its lines: it is rendered once, when it begins.
+#[derive(Clone, Debug, Serialize)]
+#[serde(transparent)]
+pub struct RunStamp(Box<RawValue>);
+
+impl RunStamp {
+    /// Renders a run.
+    ///
+    /// # Errors
+    /// Never with strings, which is all that a [`Run`] holds; the error is serde's.
+    pub fn new(run: &Run) -> Result<Self, serde_json::Error> {
+        serde_json::value::to_raw_value(run).map(Self)
+    }
+}
+
+/// What was lost while lines could not be written, or what was found torn at the start.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Recovered {
+    /// Decisions whose line could not be written. Nothing was disclosed for them.
+    pub refused: u64,
+    /// Lifecycle lines that were dropped, because more of them were waiting than are kept.
+    pub dropped: u64,
+    /// Attempts to write that failed.
+    pub failed_writes: u64,
+    /// The bytes of a torn last line that were moved away from the file.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub torn_bytes: Option<u64>,
+    /// The file they were moved to.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub torn_file: Option<String>,
+}
+
+/// What a call site says: one line, less what the writer adds.
+///
+/// It borrows, so that it costs nothing to make; nothing that is a secret can be put into it, because secrets do not
+/// serialize and do not open without the receipt that this entry is about to be exchanged for.
+#[derive(Clone, Debug, Serialize)]
+#[must_use = "an entry is nothing until it is recorded or noted"]
+pub struct Entry<'a> {
+    event: Event,
+    outcome: Outcome,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    run: Option<&'a RunStamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    caller: Option<&'a Peer>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    door: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source: Option<Source>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    vault_request_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lease_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "timestamp")]
+    expires: Option<Moment>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    policy: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    class: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    recovered: Option<&'a Recovered>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    previous: Option<&'a Head>,
+}
+
+impl<'a> Entry<'a> {
+    fn new(event: Event, outcome: Outcome) -> Self {
+        Self {
+            event,
+            outcome,
+            run: None,
+            caller: None,
+            door: None,
+            path: None,
+            source: None,
+            request: None,
+            vault_request_id: None,
+            lease_id: None,
+            expires: None,
+            version: None,
+            policy: None,
+            reason: None,
+            class: None,
+            detail: None,
+            recovered: None,
+            previous: None,
+        }
+    }
+
+    /// Something was allowed, and will be disclosed once this is recorded.
+    pub fn granted(event: Event) -> Self {
+        Self::new(event, Outcome::Granted)
+    }
+
+    /// Something was refused; `reason` is for the auditor.
+    pub fn denied(event: Event, reason: &'a str) -> Self {
+        Self { reason: Some(reason), ..Self::new(event, Outcome::Denied) }
+    }
+
+    /// A call to upstream failed: its class, its message, and upstream's request id where there was an answer.
+    pub fn failed(event: Event, failure: &'a Failure) -> Self {
+        Self {
+            reason: Some(&failure.message),
+            vault_request_id: failure.request_id.as_deref(),
+            ..Self::new(event, Outcome::Failed)
+        }
+        .class(failure.class)
+    }
+
+    /// Something happened.
+    pub fn done(event: Event) -> Self {
+        Self::new(event, Outcome::Done)
+    }
+
+    pub(super) fn recovered(lost: &'a Recovered) -> Self {
+        Self { recovered: Some(lost), ..Self::done(Event::AuditRecovered) }
+    }
+
+    pub(super) fn reopened(previous: &'a Head) -> Self {
+        Self { previous: Some(previous), ..Self::done(Event::AuditReopened) }
+    }
+
+    /// The run it belongs to.
+    pub fn run(self, run: &'a RunStamp) -> Self {
+        Self { run: Some(run), ..self }
+    }
+
+    /// Who asked.
+    pub fn caller(self, caller: &'a Peer) -> Self {
+        Self { caller: Some(caller), ..self }
+    }
+
+    /// By which door.
+    pub fn door(self, door: &'a str) -> Self {
+        Self { door: Some(door), ..self }
+    }
+
+    /// For what: an upstream path, without `/v1/`.
+    pub fn path(self, path: &'a str) -> Self {
+        Self { path: Some(path), ..self }
+    }
+
+    /// Where the answer came from.
+    pub fn source(self, source: Source) -> Self {
+        Self { source: Some(source), ..self }
+    }
+
+    /// The id that we sent upstream as `X-Tenure-Request`: it joins this line with upstream's audit log.
+    pub fn request(self, request: &'a str) -> Self {
+        Self { request: Some(request), ..self }
+    }
+
+    /// The id that upstream gave the request.
+    pub fn vault_request_id(self, id: &'a str) -> Self {
+        Self { vault_request_id: Some(id), ..self }
+    }
+
+    /// Upstream's lease.
+    pub fn lease_id(self, id: &'a str) -> Self {
+        Self { lease_id: Some(id), ..self }
+    }
+
+    /// When the grant ends.
+    pub fn expires(self, at: Moment) -> Self {
+        Self { expires: Some(at), ..self }
+    }
+
+    /// The version of a KV value.
+    pub fn version(self, version: u64) -> Self {
+        Self { version: Some(version), ..self }
+    }
+
+    /// Which policy decided.
+    pub fn policy(self, policy: &'a str) -> Self {
+        Self { policy: Some(policy), ..self }
+    }
+
+    /// Why.
+    pub fn reason(self, reason: &'a str) -> Self {
+        Self { reason: Some(reason), ..self }
+    }
+
+    /// What a failure means.
+    pub fn class(self, class: Class) -> Self {
+        Self { class: Some(class.word()), ..self }
+    }
+
+    /// What else an auditor should know.
+    pub fn detail(self, detail: &'a str) -> Self {
+        Self { detail: Some(detail), ..self }
+    }
+}
+
+/// Serde asks for the reference to the field as it is.
+#[expect(clippy::ref_option, reason = "the signature is serde's")]
+fn timestamp<S: serde::Serializer>(at: &Option<Moment>, serializer: S) -> Result<S::Ok, S::Error> {
+    match at {
+        Some(at) => serializer.serialize_str(Timestamp::of(*at).as_str()),
+        None => serializer.serialize_none(),
+    }
+}

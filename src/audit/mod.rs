@@ -1,0 +1,396 @@
+//! The audit log: one JSON line per decision and per lifecycle event, each chained to the one before it.
+//!
+//! **Fail closed.** A decision is [`record`](Audit::record)ed before it takes effect. Its [`Receipt`] is the only proof
+//! that opens a [`Secret`](crate::secret::Secret), so what could not be recorded cannot be disclosed; its line is not
+//! written later either, because the disclosure did not happen. Lifecycle events have happened already:
+//! [`note`](Audit::note) keeps their lines until they can be written. `audit.recovered` says what was lost in between.
+//!
+//! **What written means.** The kernel has the line: it survives the process, not the machine. There is no `fsync`; what
+//! a power failure takes is what the anchors in upstream's own audit log bring to light.
+//!
+//! **The line.** A JSON object of the members of [`Line`], absent ones left out, and nothing else ([`schema`] is its
+//! JSON Schema). `v` is 1. The last three are the writer's: `seq` counts from 1 and goes on over restarts, `prev` is the
+//! hash of the line before (64 zeros in the first), `hash` is SHA-256 over the line's own bytes up to and without
+//! `,"hash":`. So a line is verified as it stands, without bringing it into a canonical form:
+//!
+//! ```text
+//! {"v":1,"time":"2026-01-01T00:00:00.000Z","boot":"b1","event":"read","outcome":"granted",…,"seq":7,"prev":"…","hash":"…"}
+//! └──────────────────────────────── SHA-256 of these bytes is the hash ─────────────────────────────┘
+//! ```
+//!
+//! **The file** is 0600, not a symbolic link, and locked by the one process that writes it. The chain goes on where the
+//! file ends; a torn end is moved to a file of its own and named in the first new line. After a rotation
+//! [`reopen`](Audit::reopen) takes the chain into the new file. On standard output each boot starts a chain of its own.
+//!
+//! **What the chain proves** is consistency, by itself: [`verify()`] finds any line changed, taken out, put in or moved.
+//! It cannot notice a cut tail, or a chain that was made anew as a whole. Against those [`Audit::head`] is pinned where
+//! we cannot write: in the metadata of run tokens, which upstream's own audit log shows.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
+use std::time::Duration;
+
+use crate::clock::Clock;
+use crate::secret::{Disclosure, sealed};
+
+mod chain;
+mod entry;
+mod file;
+mod line;
+mod memory;
+mod queue;
+mod sink;
+#[cfg(test)]
+mod tests;
+pub mod verify;
+mod writer;
+
+pub use chain::{Hash, Head};
+pub use entry::{Assurance, Entry, Event, Outcome, Peer, Recovered, Run, RunStamp, Source, Subject, Via};
+pub use line::{Line, VERSION, schema};
+pub use memory::Memory;
+pub use verify::verify;
+
+use chain::Timestamp;
+use queue::{Pump, Shared, Ticket};
+use sink::{Sink, Stdout};
+use writer::Writer;
+
+/// How long [`Audit::close`] waits for the last lines.
+const CLOSE_WITHIN: Duration = Duration::from_secs(5);
+
+/// Where lines go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Config {
+    /// A file of ours alone.
+    File(PathBuf),
+    /// Standard output, for platforms that collect it.
+    Stdout,
+}
+
+/// Why the log could not be opened, or a line not be written.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AuditError {
+    /// The parent directory is missing.
+    #[error("audit log {}: its directory does not exist; create it, owned by the broker, with mode 0700", path.display())]
+    NoDirectory {
+        /// The log.
+        path: PathBuf,
+    },
+    /// The path's last component is a symbolic link.
+    #[error("audit log {}: it is a symbolic link; name the file itself", path.display())]
+    Symlink {
+        /// The log.
+        path: PathBuf,
+    },
+    /// The path leads to a directory, a device, a pipe or a socket.
+    #[error("audit log {}: it is not a regular file", path.display())]
+    NotAFile {
+        /// The log.
+        path: PathBuf,
+    },
+    /// Others may read or write it.
+    #[error("audit log {}: its mode is {mode:04o}, others may read or write it; chmod 0600 it", path.display())]
+    LooseMode {
+        /// The log.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// It belongs to somebody else.
+    #[error("audit log {}: it belongs to uid {owner}, the broker runs as uid {us}; chown it or move it away", path.display())]
+    ForeignOwner {
+        /// The log.
+        path: PathBuf,
+        /// Its owner.
+        owner: u32,
+        /// Who we are.
+        us: u32,
+    },
+    /// Another process writes it.
+    #[error("audit log {}: another process writes to it; give each broker a file of its own", path.display())]
+    InUse {
+        /// The log.
+        path: PathBuf,
+    },
+    /// Its last two lines are not a chain's.
+    #[error(
+        "audit log {}: it does not end in a line of a chain; verify it and move it away, it is evidence",
+        path.display()
+    )]
+    BrokenEnd {
+        /// The log.
+        path: PathBuf,
+    },
+    /// The operating system refused it.
+    #[error("audit log {}: it cannot be opened", path.display())]
+    Open {
+        /// The log.
+        path: PathBuf,
+        /// Why.
+        source: Arc<io::Error>,
+    },
+    /// Standard output or the writer's thread is not to be had.
+    #[error("the audit log cannot be started")]
+    Start(#[source] Arc<io::Error>),
+    /// The line could not be written.
+    #[error("the audit line could not be written")]
+    Write(#[source] Arc<io::Error>),
+    /// The line is longer than 1 MiB.
+    #[error("the audit line would be longer than {} bytes", file::MAX_LINE)]
+    TooLong,
+    /// The entry does not serialize.
+    #[error("the audit entry cannot be written as JSON")]
+    Entry(#[source] Arc<serde_json::Error>),
+    /// Too many lines wait: the sink hangs.
+    #[error("too many audit lines wait to be written")]
+    Overloaded,
+    /// Lines were left unwritten at the end.
+    #[error("the last audit lines could not be written")]
+    NotFlushed,
+    /// The log was closed.
+    #[error("the audit log is closed")]
+    Closed,
+}
+
+impl From<serde_json::Error> for AuditError {
+    fn from(error: serde_json::Error) -> Self {
+        Self::Entry(Arc::new(error))
+    }
+}
+
+/// Proof that a decision was recorded: what opens a secret.
+#[derive(Debug)]
+#[must_use]
+pub struct Receipt {
+    seq: u64,
+}
+
+impl Receipt {
+    /// The number of the line.
+    #[must_use]
+    pub fn seq(&self) -> u64 {
+        self.seq
+    }
+}
+
+impl sealed::Sealed for Receipt {}
+impl Disclosure for Receipt {}
+
+/// What was counted since the log was opened, for metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Lines written.
+    pub written: u64,
+    /// Decisions whose line could not be written.
+    pub refused: u64,
+    /// Lifecycle lines that were dropped: the log had failed, and more waited than are kept.
+    pub dropped: u64,
+    /// Writes that failed.
+    pub failed_writes: u64,
+    /// Writes that wrote something: lines per batch is `written / batches`.
+    pub batches: u64,
+    /// Lifecycle lines that wait to be written, now.
+    pub waiting: u64,
+}
+
+/// A handle to the log. Cheap to clone; when the last one is dropped, what was handed over is written and the log ends.
+#[derive(Clone)]
+pub struct Audit(Arc<Inner>);
+
+struct Inner {
+    shared: Arc<Shared>,
+    stamper: Stamper,
+    /// Where there is no thread: the writer, for whoever hands over.
+    inline: Option<Mutex<Writer>>,
+}
+
+impl Audit {
+    /// Opens the log and starts its writer: one thread.
+    ///
+    /// To be called on the runtime that records: a task there spares a system call per line. Elsewhere it works too.
+    ///
+    /// # Errors
+    /// All about the file that [`AuditError`] knows: it is opened, checked and locked here.
+    pub fn open(config: Config, boot: &str, clock: Clock) -> Result<Self, AuditError> {
+        let shared = Arc::new(Shared::default());
+        let stamper = Stamper::new(boot, clock)?;
+        let writer = match config {
+            Config::File(path) => {
+                let opened = file::open(&path)?;
+                Writer::on_file(Arc::clone(&shared), stamper.clone(), path, opened)?
+            }
+            Config::Stdout => {
+                let stdout = Stdout::open().map_err(|error| AuditError::Start(error.into()))?;
+                Writer::new(Arc::clone(&shared), stamper.clone(), Sink::new(stdout))
+            }
+        };
+        Self::start(shared, stamper, writer)
+    }
+
+    /// A log in memory and without a thread, for tests: a line is written before `record` first yields, so paused time
+    /// does not run ahead of it.
+    ///
+    /// # Errors
+    /// None with a boot id that is a string.
+    pub fn in_memory(boot: &str, clock: Clock) -> Result<(Self, Memory), AuditError> {
+        let memory = Memory::default();
+        let shared = Arc::new(Shared::default());
+        let stamper = Stamper::new(boot, clock)?;
+        let writer = Writer::new(Arc::clone(&shared), stamper.clone(), Sink::new(memory.clone()));
+        let audit = Self(Arc::new(Inner { shared, stamper, inline: Some(Mutex::new(writer)) }));
+        audit.turn_inline();
+        Ok((audit, memory))
+    }
+
+    fn start(shared: Arc<Shared>, stamper: Stamper, writer: Writer) -> Result<Self, AuditError> {
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(Pump::new(Arc::clone(&shared)));
+        }
+        std::thread::Builder::new()
+            .name("audit".into())
+            .spawn(move || writer.run())
+            .map_err(|error| AuditError::Start(error.into()))?;
+        Ok(Self(Arc::new(Inner { shared, stamper, inline: None })))
+    }
+
+    /// Writes a decision's line, and returns once the kernel has it (not the disk: there is no `fsync`).
+    ///
+    /// A caller that goes away while it waits leaves the line behind: a line may tell of an answer that nobody read,
+    /// never the other way round. How long a hanging disk may keep a caller waiting is the caller's to bound.
+    ///
+    /// # Errors
+    /// The line was not written and will not be. What it was about must not happen.
+    pub async fn record(&self, entry: &Entry<'_>) -> Result<Receipt, AuditError> {
+        let waker = std::future::poll_fn(|context| Poll::Ready(context.waker().clone())).await;
+        let shared = &*self.0.shared;
+        let slot = self.0.stamper.with(entry, |line| shared.submit(line, waker))??;
+        self.turn_inline();
+        let ticket = pin!(Ticket { shared, slot: Some(slot) });
+        ticket.await.map(|seq| Receipt { seq })
+    }
+
+    /// Writes a lifecycle event's line when that is possible: at once, or when the sink works again, in order.
+    ///
+    /// 10,000 lines are kept meanwhile; what comes after them is dropped, counted, and told of by `audit.recovered`.
+    pub fn note(&self, entry: &Entry<'_>) {
+        if self.0.stamper.with(entry, |line| self.0.shared.note(line)).is_err() {
+            self.0.shared.dropped.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
+        self.turn_inline();
+    }
+
+    /// The last line written: what an anchor pins.
+    #[must_use]
+    pub fn head(&self) -> Head {
+        self.0.shared.lock().state.head
+    }
+
+    /// Whether the last write succeeded and the writer runs. It becomes true again by itself: a failed log is tried
+    /// again with each line, and once a second while lifecycle lines wait.
+    #[must_use]
+    pub fn healthy(&self) -> bool {
+        self.0.shared.lock().state.healthy
+    }
+
+    /// What was counted since the log was opened.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.0.shared.counters()
+    }
+
+    /// Opens the path anew, after it was rotated. The new file's first line is `audit.reopened` and carries the head of
+    /// the file before, so the chain goes on. Where the path still leads to the open file nothing is done.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open); the file that is open stays the log then.
+    pub async fn reopen(&self) -> Result<(), AuditError> {
+        self.ask(|requests| &mut requests.reopen).await
+    }
+
+    /// Writes what was handed over, releases the file and ends the writer, within five seconds. Other handles find the
+    /// log closed from then on.
+    ///
+    /// # Errors
+    /// [`AuditError::NotFlushed`] if lines were left unwritten.
+    pub async fn close(self) -> Result<(), AuditError> {
+        let close = self.ask(|requests| &mut requests.close);
+        tokio::time::timeout(CLOSE_WITHIN, close).await.unwrap_or(Err(AuditError::NotFlushed))
+    }
+
+    async fn ask(&self, list: impl FnOnce(&mut queue::Requests) -> &mut Vec<u32>) -> Result<(), AuditError> {
+        let waker = std::future::poll_fn(|context| Poll::Ready(context.waker().clone())).await;
+        let slot = self.0.shared.ask(waker, list)?;
+        self.turn_inline();
+        Ticket { shared: &self.0.shared, slot: Some(slot) }.await.map(drop)
+    }
+
+    fn turn_inline(&self) {
+        if let Some(writer) = &self.0.inline {
+            let mut writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
+            writer.turn(self.0.shared.lock());
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.shared.shut();
+    }
+}
+
+impl fmt::Debug for Audit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Audit").field("head", &self.head()).finish_non_exhaustive()
+    }
+}
+
+/// Puts an entry into the bytes of a line: version, time and boot before it, the closing brace left to the chain.
+#[derive(Clone)]
+struct Stamper {
+    clock: Clock,
+    /// From the end of the time to the end of the boot id.
+    boot: Arc<[u8]>,
+}
+
+impl Stamper {
+    fn new(boot: &str, clock: Clock) -> Result<Self, AuditError> {
+        let boot = format!("\",\"boot\":{}", serde_json::to_string(boot)?);
+        Ok(Self { clock, boot: boot.into_bytes().into() })
+    }
+
+    fn stamp(&self, entry: &Entry<'_>, line: &mut Vec<u8>) -> Result<(), AuditError> {
+        line.clear();
+        line.extend_from_slice(b"{\"v\":1,\"time\":\"");
+        line.extend_from_slice(Timestamp::of(self.clock.now()).as_str().as_bytes());
+        line.extend_from_slice(&self.boot);
+        let joint = line.len();
+        serde_json::to_writer(&mut *line, entry)?;
+        // An entry is an object with two members at least: its opening brace becomes the comma before them.
+        line[joint] = b',';
+        line.pop();
+        // What the chain adds is short.
+        if line.len() > file::MAX_LINE - 256 {
+            return Err(AuditError::TooLong);
+        }
+        Ok(())
+    }
+
+    /// Stamps into a buffer that the thread keeps.
+    fn with<T>(&self, entry: &Entry<'_>, then: impl FnOnce(&[u8]) -> T) -> Result<T, AuditError> {
+        thread_local! {
+            static LINE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+        }
+        LINE.with_borrow_mut(|line| {
+            let result = self.stamp(entry, line).map(|()| then(line));
+            line.shrink_to(64 * 1024);
+            result
+        })
+    }
+}
