@@ -14,8 +14,8 @@ use crate::caller::Caller;
 use crate::clock::{Clock, Moment};
 use crate::lease::failure::Failure;
 use crate::lease::keeper::{Refusal, TokenKeeper};
-use crate::lease::upstream::ReadKey;
-use crate::lease::view::Freshness;
+use crate::lease::upstream::{ReadKey, Token};
+use crate::lease::view::{Freshness, Held};
 use crate::metrics::Metrics;
 use crate::policy::{self, Admission, Decision};
 use crate::run::Boot;
@@ -146,6 +146,12 @@ impl Broker {
     #[must_use]
     pub fn runs(&self) -> &Runs {
         &self.runs
+    }
+
+    /// What is left of a token, now.
+    #[must_use]
+    pub fn left_of(&self, held: &Held<Arc<Token>>) -> Duration {
+        held.left(self.clock.now())
     }
 
     /// What is counted.
@@ -521,7 +527,7 @@ impl LeaseStatus {
                 .map(|answer| answer.lease_id.clone()),
             left_seconds: held.map(|held| held.left(now).as_secs()),
             expires: held.map(|held| held.ends().rfc3339()),
-            renewable: held.is_some_and(crate::lease::view::Held::extendable),
+            renewable: held.is_some_and(Held::extendable),
             version: answer.and_then(|answer| answer.version),
             grants: view.seq,
             reads: entry.reads.load(Ordering::Relaxed),

@@ -1,0 +1,232 @@
+//! What is refused before it is looked at: requests that a browser or a proxy was made to send, and tokens that are not
+//! ours.
+
+use std::io::{self, Read as _, Write as _};
+use std::net::Ipv4Addr;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::Path;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, HeaderMap, ORIGIN, TRANSFER_ENCODING};
+use http::{Method, StatusCode};
+
+use super::listen::ListenError;
+use super::{Connection, Request, Response, Via, response};
+use crate::secret::Credential;
+
+/// A process that can prove nothing else may be alive or dead: it learns no more than that.
+const OPEN_TO_ALL: &str = "/tenure/health";
+
+/// What a caller on TCP presents as its Vault token: `tnr_` and 256 random bits.
+#[derive(Clone, Debug)]
+pub struct LocalToken(Credential);
+
+impl LocalToken {
+    /// Reads the token from its file, or makes one there, 0600.
+    ///
+    /// # Errors
+    /// A file that others may write, that everybody may read, or that holds something else.
+    pub fn from_file(path: &Path) -> Result<Self, ListenError> {
+        let refused = |source| ListenError::TokenFile { path: path.to_owned(), source };
+        let wrong = |why: String| refused(io::Error::other(why));
+        let mut made = std::fs::OpenOptions::new();
+        made.write(true).create_new(true).mode(0o600);
+        match made.open(path) {
+            Ok(mut file) => {
+                let mut bits = [0; 32];
+                getrandom::fill(&mut bits).map_err(|error| refused(io::Error::other(error)))?;
+                let text = format!("tnr_{}", URL_SAFE_NO_PAD.encode(bits));
+                file.write_all(text.as_bytes()).map_err(refused)?;
+                return Ok(Self(Credential::new(text)));
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(refused(error)),
+        }
+        let file = std::fs::OpenOptions::new()
+            .read(true)
+            .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
+            .open(path)
+            .map_err(refused)?;
+        let mode = file.metadata().map_err(refused)?.mode() & 0o777;
+        if mode & 0o027 != 0 {
+            return Err(wrong(format!(
+                "its mode is {mode:04o}; chmod it to 0600, or 0640 for a group of readers"
+            )));
+        }
+        let mut text = String::new();
+        file.take(4096).read_to_string(&mut text).map_err(refused)?;
+        let token = Credential::new(text.trim_end().to_owned());
+        let usable = token.expose().strip_prefix("tnr_").is_some_and(|rest| {
+            rest.len() >= 43
+                && rest.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+        });
+        match usable {
+            true => Ok(Self(token)),
+            false => Err(wrong(
+                "it does not hold a token of ours; delete it, and one is made at the next start".into(),
+            )),
+        }
+    }
+}
+
+/// Whether the request may be looked at.
+pub(super) fn check(connection: &Connection, request: &Request) -> Result<(), Response> {
+    let headers = request.headers();
+    let refuse = |status, policy, reason: &str| {
+        connection.doors.broker.refuse(&connection.caller, "http", policy, reason);
+        Err(response::error(status, reason))
+    };
+    if let Some(reason) = connection.refused {
+        return Err(response::error(StatusCode::FORBIDDEN, reason));
+    }
+    if request.uri().authority().is_some() || *request.method() == Method::CONNECT {
+        return refuse(StatusCode::BAD_REQUEST, "http", "this is not a proxy: send the path alone");
+    }
+    if connection.via == Via::Tcp {
+        if let Some(reason) = sent_by_another(headers) {
+            return refuse(StatusCode::FORBIDDEN, "listen.tcp.guard", reason);
+        }
+        if !headers.get(HOST).is_some_and(|host| is_loopback(host.as_bytes())) {
+            return refuse(
+                StatusCode::FORBIDDEN,
+                "listen.tcp.guard",
+                "the Host header must name a loopback address",
+            );
+        }
+    }
+    if has_body(headers) && matches!(*request.method(), Method::GET | Method::HEAD) {
+        return refuse(StatusCode::PAYLOAD_TOO_LARGE, "http", "a request that reads has no body");
+    }
+    if request.uri().path() == OPEN_TO_ALL {
+        return Ok(());
+    }
+    match presented(headers) {
+        None if connection.via == Via::Unix => {}
+        None => {
+            return refuse(
+                StatusCode::FORBIDDEN,
+                "listen.tcp.token",
+                "this listener needs the local token: send what listen.tcp.token_file holds as X-Vault-Token",
+            );
+        }
+        Some(token) if connection.doors.token.as_ref().is_some_and(|ours| ours.0.matches(token)) => {}
+        Some(_) => {
+            // Perhaps a real Vault token: not looked at any further, not forwarded, not logged.
+            return refuse(
+                StatusCode::FORBIDDEN,
+                "token",
+                "the token is not one of this broker's; a Vault token has no use here: unset VAULT_TOKEN, or set it to \
+                 what listen.tcp.token_file holds",
+            );
+        }
+    }
+    if headers.contains_key("x-vault-wrap-ttl") {
+        return refuse(
+            StatusCode::BAD_REQUEST,
+            "http",
+            "response wrapping is not served: the broker holds the answer",
+        );
+    }
+    if let Some(namespace) = headers.get("x-vault-namespace") {
+        let ours = connection.doors.namespace.as_deref().unwrap_or_default().trim_matches('/');
+        if namespace.to_str().ok().map(|name| name.trim_matches('/')) != Some(ours) {
+            return refuse(
+                StatusCode::FORBIDDEN,
+                "namespace",
+                "only the broker's own vault.namespace is served",
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Signs that somebody else's program sent this on a foreign page's or client's behalf.
+fn sent_by_another(headers: &HeaderMap) -> Option<&'static str> {
+    if headers.contains_key("x-forwarded-for") || headers.contains_key("forwarded") {
+        return Some("forwarded requests are refused: only processes on this host are served");
+    }
+    let fetch = headers.keys().any(|name| name.as_str().starts_with("sec-fetch-"));
+    (fetch || headers.contains_key(ORIGIN)).then_some("requests from browsers are refused")
+}
+
+fn has_body(headers: &HeaderMap) -> bool {
+    headers.contains_key(TRANSFER_ENCODING) || headers.get(CONTENT_LENGTH).is_some_and(|length| length != "0")
+}
+
+/// What the caller presents as its token: Vault clients send either header.
+fn presented(headers: &HeaderMap) -> Option<&[u8]> {
+    let vault = headers.get("x-vault-token").map(http::HeaderValue::as_bytes);
+    vault.filter(|token| !token.is_empty()).or_else(|| {
+        let value = headers.get(AUTHORIZATION)?.as_bytes();
+        Some(value.strip_prefix(b"Bearer ").unwrap_or(value))
+    })
+}
+
+/// `127.0.0.1:8200`, `localhost`, `[::1]:8200`: a name that a foreign page cannot be served under.
+fn is_loopback(host: &[u8]) -> bool {
+    let Ok(host) = std::str::from_utf8(host) else { return false };
+    let name = match host.strip_prefix('[') {
+        Some(rest) => return matches!(rest.split_once(']'), Some(("::1", port)) if is_port(port)),
+        None => host.split_once(':').map_or(host, |(name, _)| name),
+    };
+    let port = host.get(name.len()..).unwrap_or_default();
+    let local =
+        name.eq_ignore_ascii_case("localhost") || name.parse::<Ipv4Addr>().is_ok_and(|ip| ip.is_loopback());
+    local && is_port(port)
+}
+
+fn is_port(text: &str) -> bool {
+    text.is_empty() || text.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn only_loopback_names_are_hosts() {
+        for host in [
+            "127.0.0.1",
+            "127.0.0.1:8200",
+            "127.9.9.9:1",
+            "localhost:8200",
+            "LOCALHOST",
+            "[::1]:8200",
+            "[::1]",
+        ] {
+            assert!(is_loopback(host.as_bytes()), "{host}");
+        }
+        for host in [
+            "evil.example",
+            "127.0.0.1.evil.example",
+            "10.0.0.1",
+            "localhost.evil",
+            "[::2]",
+            "127.0.0.1:x",
+            "",
+        ] {
+            assert!(!is_loopback(host.as_bytes()), "{host}");
+        }
+    }
+
+    #[test]
+    fn the_token_is_made_once_and_only_taken_from_a_file_of_ours() {
+        let dir = tempfile::tempdir().expect("dir");
+        let path = dir.path().join("token");
+        let made = LocalToken::from_file(&path).expect("made");
+        let text = std::fs::read_to_string(&path).expect("file");
+        assert!(text.starts_with("tnr_") && text.len() == 47);
+        assert_eq!(std::fs::metadata(&path).expect("file").mode() & 0o777, 0o600);
+        assert!(LocalToken::from_file(&path).expect("again").0.matches(text.as_bytes()));
+        assert!(!format!("{made:?}").contains("tnr_"));
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).expect("mode");
+        assert!(LocalToken::from_file(&path).expect_err("loose").to_string().contains("0644"));
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("mode");
+        std::fs::write(&path, "hvs.real").expect("file");
+        let error = LocalToken::from_file(&path).expect_err("foreign").to_string();
+        assert!(!error.contains("hvs.real"), "{error}");
+    }
+}

@@ -1,0 +1,214 @@
+//! Doors: the protocols by which workloads reach the broker. A door talks to the broker and to nothing behind it.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixStream};
+use tokio::sync::{Semaphore, watch};
+
+use crate::broker::Broker;
+use crate::caller::Caller;
+use crate::supervise::Supervisor;
+
+mod guard;
+mod listen;
+mod local;
+mod response;
+mod target;
+mod vault;
+
+pub use guard::LocalToken;
+pub use listen::{ListenError, UnixDoor, UnixOptions};
+
+/// A client that has not sent a whole request head after this long is let go; so is an idle one.
+const HEAD_WITHIN: Duration = Duration::from_secs(60);
+
+/// The longest request head.
+const MAX_HEAD: usize = 16 * 1024;
+
+/// Connections at a time, on each listener. Those beyond wait in the kernel's queue.
+const MAX_CONNECTIONS: usize = 2048;
+
+pub(crate) type Response = hyper::Response<Full<Bytes>>;
+pub(crate) type Request = hyper::Request<Incoming>;
+
+/// What every connection of a door shares.
+pub struct Doors {
+    broker: Arc<Broker>,
+    /// What holders of the local token present on TCP, and may present on the Unix socket.
+    token: Option<LocalToken>,
+    namespace: Option<String>,
+    supervisor: Supervisor,
+    /// Turns true when connections are to finish what they do and close.
+    closing: watch::Sender<bool>,
+}
+
+/// By which listener a connection came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Via {
+    Unix,
+    Tcp,
+}
+
+/// One connection: who is at its other end, and whether it may ask.
+pub(crate) struct Connection {
+    pub(crate) doors: Arc<Doors>,
+    pub(crate) via: Via,
+    pub(crate) caller: Caller,
+    /// The reason why nothing is answered on it.
+    pub(crate) refused: Option<&'static str>,
+}
+
+impl Doors {
+    /// Doors to `broker`. `token` is asked for on TCP; `namespace` is the only one that a request may name.
+    #[must_use]
+    pub fn new(
+        broker: Arc<Broker>,
+        token: Option<LocalToken>,
+        namespace: Option<String>,
+        supervisor: Supervisor,
+    ) -> Arc<Self> {
+        Arc::new(Self { broker, token, namespace, supervisor, closing: watch::Sender::new(false) })
+    }
+
+    /// Serves a Unix socket until [`close`](Self::close).
+    pub async fn serve_unix(self: Arc<Self>, door: UnixDoor) {
+        let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let doors = Arc::clone(&self);
+        self.accept(
+            slots,
+            || door.accept(),
+            move |stream| doors.on_unix(&stream).map(|connection| (stream, connection)),
+        )
+        .await;
+    }
+
+    /// Serves a loopback TCP listener until [`close`](Self::close).
+    pub async fn serve_tcp(self: Arc<Self>, listener: TcpListener) {
+        let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let doors = Arc::clone(&self);
+        let accept = || async {
+            let (stream, _): (_, SocketAddr) = listener.accept().await?;
+            stream.set_nodelay(true)?;
+            Ok(stream)
+        };
+        self.accept(slots, accept, move |stream| {
+            let connection = Connection {
+                doors: Arc::clone(&doors),
+                via: Via::Tcp,
+                caller: Caller::Holder,
+                refused: None,
+            };
+            Some((stream, connection))
+        })
+        .await;
+    }
+
+    /// Lets connections finish what they do, and takes no new ones.
+    pub fn close(&self) {
+        self.closing.send_replace(true);
+    }
+
+    fn on_unix(self: &Arc<Self>, stream: &UnixStream) -> Option<Connection> {
+        // A peer that is gone already has no credentials, and needs no answer.
+        let peer = stream.peer_cred().ok()?;
+        // Another pid namespace shows as pid 0: not visible, hence unknown.
+        let pid = peer.pid().filter(|pid| *pid > 0);
+        let caller = Caller::Unix { uid: peer.uid(), gid: peer.gid(), pid };
+        let refused = self.broker.admit(&caller, "unix").err().map(|denied| match denied {
+            crate::broker::Denied::Policy(reason) => reason,
+            _ => "refused",
+        });
+        Some(Connection { doors: Arc::clone(self), via: Via::Unix, caller, refused })
+    }
+
+    async fn accept<S, F>(
+        &self,
+        slots: Arc<Semaphore>,
+        accept: impl Fn() -> F,
+        admit: impl Fn(S) -> Option<(S, Connection)>,
+    ) where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        F: Future<Output = std::io::Result<S>>,
+    {
+        let mut closing = self.closing.subscribe();
+        loop {
+            let slot = tokio::select! {
+                slot = Arc::clone(&slots).acquire_owned() => slot,
+                () = closed(&mut closing) => return,
+            };
+            let stream = tokio::select! {
+                stream = accept() => stream,
+                () = closed(&mut closing) => return,
+            };
+            let stream = match stream {
+                Ok(stream) => stream,
+                Err(error) => {
+                    // Out of file descriptors, most often: those who are connected go on being served meanwhile.
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            };
+            let Some((stream, connection)) = admit(stream) else { continue };
+            let closing = self.closing.subscribe();
+            let gauge = self.broker.metrics().connections.clone();
+            self.supervisor.spawn("connection", async move {
+                let _slot = slot;
+                gauge.inc();
+                serve(stream, connection, closing).await;
+                gauge.dec();
+            });
+        }
+    }
+}
+
+/// Resolves when the doors close, or when nobody is left to close them.
+async fn closed(closing: &mut watch::Receiver<bool>) {
+    let _ = closing.wait_for(|closing| *closing).await;
+}
+
+async fn serve<S>(stream: S, connection: Connection, mut closing: watch::Receiver<bool>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let connection = Arc::new(connection);
+    let service = service_fn(move |request: Request| {
+        let connection = Arc::clone(&connection);
+        async move { Ok::<_, Infallible>(answer(&connection, &request).await) }
+    });
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEAD_WITHIN).max_buf_size(MAX_HEAD).half_close(true);
+    let mut serving = std::pin::pin!(http.serve_connection(TokioIo::new(stream), service));
+    let result = tokio::select! {
+        result = &mut serving => result,
+        () = closed(&mut closing) => {
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
+    };
+    if let Err(error) = result {
+        tracing::debug!(%error, "a connection ended early");
+    }
+}
+
+async fn answer(connection: &Connection, request: &Request) -> Response {
+    if let Err(refusal) = guard::check(connection, request) {
+        return refusal;
+    }
+    let path = request.uri().path();
+    match path.strip_prefix("/v1/") {
+        Some(_) => vault::answer(connection, request).await,
+        None => local::answer(connection, request).await,
+    }
+}

@@ -1,0 +1,151 @@
+//! Answers in Vault's shape.
+
+use std::io::Write as _;
+
+use bytes::Bytes;
+use http::header::{AGE, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::{HeaderName, StatusCode};
+use http_body_util::Full;
+use zeroize::Zeroizing;
+
+use super::Response;
+use crate::broker::{Denied, Disclosed};
+use crate::lease::failure::Class;
+use crate::lease::view::Freshness;
+
+const EXPIRES: HeaderName = HeaderName::from_static("x-tenure-expires");
+const SOURCE: HeaderName = HeaderName::from_static("x-tenure-source");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+
+/// A JSON body.
+pub(super) fn json(status: StatusCode, body: impl Into<Bytes>) -> Response {
+    with_type(status, JSON, body.into())
+}
+
+pub(super) fn with_type(status: StatusCode, content_type: HeaderValue, body: Bytes) -> Response {
+    let mut response = Response::new(Full::new(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, content_type);
+    response.headers_mut().insert(CACHE_CONTROL, NO_STORE);
+    response
+}
+
+/// `{"errors": [message]}`.
+pub(super) fn error(status: StatusCode, message: &str) -> Response {
+    json(status, serde_json::json!({ "errors": [message] }).to_string())
+}
+
+/// Writing is not served.
+pub(super) fn read_only() -> Response {
+    let mut response = error(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "this broker serves reads: GET and LIST; write to Vault itself, with a login of your own",
+    );
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, LIST"));
+    response
+}
+
+/// The secret, in Vault's frame. This is where it is opened: against the receipt.
+pub(super) fn disclosed(disclosed: &Disclosed) -> Response {
+    let answer = &disclosed.granted.answer;
+    let data = answer.data.open(&disclosed.receipt);
+    let mut body = Zeroizing::new(Vec::with_capacity(data.len() + answer.lease_id.len() + 320));
+    frame(&mut body, disclosed, data);
+    // The bytes stay in our own buffer, which is wiped when the response has been written.
+    let mut response = json(StatusCode::OK, Bytes::from_owner(Body(body)));
+    let headers = response.headers_mut();
+    headers.insert(SOURCE, HeaderValue::from_static(disclosed.freshness.word()));
+    headers.insert(AGE, HeaderValue::from(disclosed.age.as_secs()));
+    if let Ok(expires) = HeaderValue::try_from(disclosed.ends.rfc3339()) {
+        headers.insert(EXPIRES, expires);
+    }
+    response
+}
+
+struct Body(Zeroizing<Vec<u8>>);
+
+impl AsRef<[u8]> for Body {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+fn frame(body: &mut Vec<u8>, disclosed: &Disclosed, data: &[u8]) {
+    let answer = &disclosed.granted.answer;
+    body.extend_from_slice(b"{\"request_id\":");
+    text(body, &answer.request_id);
+    body.extend_from_slice(b",\"lease_id\":");
+    text(body, &answer.lease_id);
+    // Writing to a Vec does not fail.
+    let left = disclosed.left.map_or(0, |left| left.as_secs());
+    let _ = write!(body, ",\"renewable\":{},\"lease_duration\":{left},\"data\":", disclosed.renewable);
+    body.extend_from_slice(data);
+    body.extend_from_slice(b",\"wrap_info\":null,\"warnings\":");
+    warnings(body, disclosed);
+    body.extend_from_slice(b",\"auth\":null,\"mount_type\":");
+    text(body, &answer.mount_type);
+    body.push(b'}');
+}
+
+fn warnings(body: &mut Vec<u8>, disclosed: &Disclosed) {
+    let stale = (disclosed.freshness == Freshness::Stale)
+        .then_some("Tenure: upstream cannot be reached; this value is as old as the Age header says");
+    let short =
+        disclosed.short.then_some("Tenure: this credential ends before the run does; read it again by then");
+    let mut all =
+        disclosed.granted.answer.warnings.iter().map(String::as_str).chain(stale).chain(short).peekable();
+    if all.peek().is_none() {
+        body.extend_from_slice(b"null");
+        return;
+    }
+    let mut separator = b'[';
+    for warning in all {
+        body.push(separator);
+        text(body, warning);
+        separator = b',';
+    }
+    body.push(b']');
+}
+
+fn text(body: &mut Vec<u8>, value: &str) {
+    // A string always serializes, and a Vec always takes it.
+    let _ = serde_json::to_writer(body, value);
+}
+
+/// The one place where a denial becomes a status.
+pub(super) fn denied(denied: &Denied) -> Response {
+    let message = denied.to_string();
+    let (status, retry) = match denied {
+        Denied::Policy(_) => (StatusCode::FORBIDDEN, None),
+        Denied::TooLong { .. } => (StatusCode::BAD_REQUEST, None),
+        Denied::Full(_) => (StatusCode::TOO_MANY_REQUESTS, Some(1)),
+        Denied::Over => (StatusCode::GONE, None),
+        Denied::TimedOut { .. } | Denied::Unaudited(_) => (StatusCode::SERVICE_UNAVAILABLE, Some(1)),
+        Denied::Upstream { failure, retry_in } => {
+            let status = match failure.class {
+                // Vault says "nothing here" with an empty list.
+                Class::NotFound => return json(StatusCode::NOT_FOUND, &b"{\"errors\":[]}"[..]),
+                Class::Denied | Class::Forbidden => StatusCode::FORBIDDEN,
+                Class::Transient | Class::TokenLost | Class::LeaseGone => match failure.status {
+                    Some(429) => StatusCode::TOO_MANY_REQUESTS,
+                    _ => StatusCode::SERVICE_UNAVAILABLE,
+                },
+                Class::Permanent => match failure.status.and_then(|status| StatusCode::from_u16(status).ok())
+                {
+                    Some(status) if status.is_client_error() => status,
+                    _ => StatusCode::INTERNAL_SERVER_ERROR,
+                },
+            };
+            let retry = (status == StatusCode::SERVICE_UNAVAILABLE
+                || status == StatusCode::TOO_MANY_REQUESTS)
+                .then(|| retry_in.as_secs() + 1);
+            (status, retry)
+        }
+    };
+    let mut response = error(status, &message);
+    if let Some(seconds) = retry {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
+}
