@@ -214,7 +214,8 @@ struct Inner {
 impl Audit {
     /// Opens the log and starts its writer: one thread.
     ///
-    /// To be called on the runtime that records: a task there spares a system call per line. Elsewhere it works too.
+    /// To be called on the runtime that records: a task there spares a system call per line. That runtime must be run
+    /// or dropped: one that is kept and not run holds up callers on others. Outside of any runtime it works too.
     ///
     /// # Errors
     /// All about the file that [`AuditError`] knows: it is opened, checked and locked here.

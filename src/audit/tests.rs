@@ -384,7 +384,6 @@ async fn futures_poll_once<F: Future>(mut future: std::pin::Pin<&mut F>) -> Opti
 #[test]
 fn a_log_outlives_the_runtime_it_was_opened_on() {
     let (_dir, path) = place();
-    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let first = runtime();
     let audit = first.block_on(async { open(&path).unwrap() });
     drop(first);
@@ -400,4 +399,50 @@ async fn what_was_noted_is_written_when_the_last_handle_goes() {
     audit.note(&Entry::done(Event::Shutdown));
     drop(audit);
     until(|| lines(&path).len() == 1).await;
+}
+
+#[test]
+fn threads_with_runtimes_of_their_own_share_a_log() {
+    let (_dir, path) = place();
+    let audit = runtime().block_on(async { open(&path).unwrap() });
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                runtime().block_on(async {
+                    for _ in 0..250 {
+                        let _receipt = audit.record(&read("kv/a")).await.unwrap();
+                        audit.note(&Entry::done(Event::Renew));
+                    }
+                });
+            });
+        }
+    });
+    runtime().block_on(audit.close()).unwrap();
+    assert_eq!(assert_whole(&path).lines, 2_000);
+}
+
+#[tokio::test]
+async fn callers_of_another_runtime_are_woken_by_the_first_ones_pump() {
+    let (_dir, path) = place();
+    let audit = open(&path).unwrap();
+    let elsewhere = tokio::task::spawn_blocking({
+        let audit = audit.clone();
+        move || {
+            runtime().block_on(async {
+                for _ in 0..250 {
+                    let _receipt = audit.record(&read("kv/a")).await.unwrap();
+                }
+            });
+        }
+    });
+    for _ in 0..250 {
+        let _receipt = audit.record(&read("kv/b")).await.unwrap();
+    }
+    elsewhere.await.unwrap();
+    audit.close().await.unwrap();
+    assert_eq!(assert_whole(&path).lines, 500);
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
