@@ -88,12 +88,8 @@ impl Auth {
     }
 }
 
-/// The token in an accepted answer to a login or a token's creation.
-///
-/// # Errors
-/// [`Class::Permanent`] if it is not a service token that can be used without limit and ends by itself. `cure` says what
-/// to set where: `token_type=service and token_num_uses=0 on auth/aws/role/orders`.
-pub(crate) fn token_from(reply: &Reply, cure: &str) -> Result<Minted<Token>, Failure> {
+/// See [`super::VaultClient::token`].
+pub(super) fn token_from(reply: &Reply, cure: &str) -> Result<Minted<Token>, Failure> {
     let auth = Auth::of(reply)?;
     let unfit = |what: &str| {
         Err(reply.broken(Class::Permanent, format!("{} brought {what}: set {cure}", reply.subject())))
@@ -106,7 +102,8 @@ pub(crate) fn token_from(reply: &Reply, cure: &str) -> Result<Minted<Token>, Fai
     if uses > 0 {
         return unfit(&format!("a token for {uses} uses only, which can make no other tokens"));
     }
-    let (Some(credential), Some(accessor)) = (auth.client_token, auth.accessor.filter(|a| !a.is_empty())) else {
+    let (Some(credential), Some(accessor)) = (auth.client_token, auth.accessor.filter(|a| !a.is_empty()))
+    else {
         return unfit("no token (an MFA requirement, or a wrapped answer)");
     };
     let ttl = Duration::from_secs(auth.lease_duration.unwrap_or(0));

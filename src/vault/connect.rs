@@ -42,8 +42,9 @@ pub(super) async fn pool(config: &VaultConfig, https: bool) -> Result<Pool, Fail
     let connector = if https { connector.https_only() } else { connector.https_or_http() };
     let connector = match &config.tls_server_name {
         Some(name) => {
-            let name = ServerName::try_from(name.clone())
-                .map_err(|_| unusable(&format!("the TLS server name {name:?} is not a host name or an address")))?;
+            let name = ServerName::try_from(name.clone()).map_err(|_| {
+                unusable(&format!("the TLS server name {name:?} is not a host name or an address"))
+            })?;
             connector.with_server_name_resolver(FixedServerNameResolver::new(name))
         }
         None => connector,
@@ -148,9 +149,11 @@ fn tls_trouble(error: &rustls::Error) -> (Class, String) {
     let permanent = |what: String| (Class::Permanent, what);
     match error {
         rustls::Error::InvalidCertificate(reason) => permanent(match reason {
-            CertificateError::UnknownIssuer => "its certificate is signed by an unknown authority: name the CA file of \
+            CertificateError::UnknownIssuer => {
+                "its certificate is signed by an unknown authority: name the CA file of \
                  Vault's certificate"
-                .to_owned(),
+                    .to_owned()
+            }
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => format!(
                 "its certificate is for another name ({reason}): correct the address, or set the TLS server name"
             ),
@@ -171,7 +174,9 @@ fn tls_trouble(error: &rustls::Error) -> (Class, String) {
             | Alert::UnknownCA
             | Alert::AccessDenied
             | Alert::CertificateRequired),
-        ) => permanent(format!("it does not accept our client certificate ({alert:?}): set a client certificate")),
+        ) => permanent(format!(
+            "it does not accept our client certificate ({alert:?}): set a client certificate"
+        )),
         rustls::Error::AlertReceived(alert @ (Alert::HandshakeFailure | Alert::ProtocolVersion)) => {
             permanent(format!("no common TLS version or cipher ({alert:?}): TLS 1.2 or 1.3 is needed"))
         }
@@ -216,4 +221,53 @@ fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn
         next = this.source();
         Some(this)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As tokio-rustls and hyper-rustls wrap it.
+    fn wrapped(error: rustls::Error) -> io::Error {
+        io::Error::other(io::Error::new(io::ErrorKind::InvalidData, error))
+    }
+
+    #[test]
+    fn a_certificate_error_is_permanent_and_names_its_cure() {
+        use rustls::Error as Tls;
+        for (error, class, words) in [
+            (Tls::InvalidCertificate(CertificateError::UnknownIssuer), Class::Permanent, "CA file"),
+            (Tls::InvalidCertificate(CertificateError::NotValidForName), Class::Permanent, "server name"),
+            (Tls::InvalidCertificate(CertificateError::Expired), Class::Permanent, "clock"),
+            (Tls::InvalidCertificate(CertificateError::BadEncoding), Class::Permanent, "not accepted"),
+            (
+                Tls::AlertReceived(AlertDescription::CertificateRequired),
+                Class::Permanent,
+                "client certificate",
+            ),
+            (Tls::AlertReceived(AlertDescription::ProtocolVersion), Class::Permanent, "TLS 1.2"),
+            (Tls::AlertReceived(AlertDescription::InternalError), Class::Transient, "TLS failed"),
+            (Tls::HandshakeNotComplete, Class::Transient, "TLS failed"),
+        ] {
+            let trouble = trouble(&wrapped(error));
+            assert_eq!(trouble.class, class, "{}", trouble.message);
+            assert!(trouble.message.contains(words), "{}", trouble.message);
+            assert!(trouble.tls);
+        }
+    }
+
+    #[test]
+    fn other_connection_errors_are_transient() {
+        for (kind, words) in [
+            (io::ErrorKind::ConnectionRefused, "nothing listens"),
+            (io::ErrorKind::TimedOut, "timed out"),
+            (io::ErrorKind::ConnectionReset, "closed before"),
+            (io::ErrorKind::NetworkUnreachable, "unreachable"),
+        ] {
+            let trouble = trouble(&io::Error::from(kind));
+            assert_eq!(trouble.class, Class::Transient);
+            assert!(trouble.message.contains(words), "{}", trouble.message);
+            assert!(!trouble.tls);
+        }
+    }
 }

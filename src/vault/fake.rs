@@ -31,7 +31,11 @@ impl Seen {
 /// What to do with a request.
 #[derive(Clone, Debug)]
 pub(crate) enum Act {
-    Answer { status: u16, headers: Vec<(String, String)>, body: String },
+    Answer {
+        status: u16,
+        headers: Vec<(String, String)>,
+        body: String,
+    },
     /// Say nothing, keep the connection.
     Hang,
     /// Close without an answer.
@@ -110,7 +114,8 @@ impl FakeVault {
 
     /// A client of this server with short time-outs.
     pub(crate) fn client(&self) -> Arc<VaultClient> {
-        let config = VaultConfig { request_timeout: Duration::from_millis(500), ..VaultConfig::new(&*self.address) };
+        let config =
+            VaultConfig { request_timeout: Duration::from_millis(500), ..VaultConfig::new(&*self.address) };
         Arc::new(VaultClient::new(config, Clock::system()).unwrap())
     }
 }

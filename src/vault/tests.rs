@@ -68,7 +68,10 @@ async fn what_is_no_answer_is_transient_and_what_is_too_much_is_not() {
         let failure = get(&vault.client(), "secret/a").await.unwrap_err();
         assert_eq!(failure.class, class, "{act:?}: {failure}");
         assert!(failure.message.contains(words), "{act:?}: {failure}");
-        assert!(failure.message.contains("secret/a") && failure.message.contains(&vault.address), "{failure}");
+        assert!(
+            failure.message.contains("secret/a") && failure.message.contains(&vault.address),
+            "{failure}"
+        );
     }
 }
 
@@ -89,7 +92,8 @@ async fn a_refused_connection_and_an_unknown_host_are_named() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         format!("http://{}", listener.local_addr().unwrap())
     };
-    for (address, words) in [(closed.as_str(), "nothing listens"), ("http://vault.invalid:8200", "cannot be resolved")]
+    for (address, words) in
+        [(closed.as_str(), "nothing listens"), ("http://vault.invalid:8200", "cannot be resolved")]
     {
         let client = VaultClient::new(VaultConfig::new(address), Clock::system()).unwrap();
         let failure = get(&client, "secret/a").await.unwrap_err();
@@ -213,7 +217,8 @@ async fn an_https_address_without_tls_behind_it_is_named() {
         let (mut stream, _) = listener.accept().await.unwrap();
         let _ = stream.read(&mut [0; 1024]).await;
         // What Go's server says to anything that is not HTTP.
-        let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n400 Bad Request").await;
+        let _ =
+            stream.write_all(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n400 Bad Request").await;
     });
     let ca = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(ca.path(), "nothing").unwrap();
@@ -223,7 +228,8 @@ async fn an_https_address_without_tls_behind_it_is_named() {
     let failure = get(&client, "a").await.unwrap_err();
     assert_eq!(failure.class, Class::Permanent);
     assert!(
-        failure.message.contains("does not speak TLS") || failure.message.contains("no certificate authorities"),
+        failure.message.contains("does not speak TLS")
+            || failure.message.contains("no certificate authorities"),
         "{failure}"
     );
     config.ca_file = Some(ca.path().to_owned());
@@ -268,14 +274,14 @@ async fn a_token_that_cannot_be_used_as_one_is_refused_with_its_cure() {
     ] {
         let vault = FakeVault::always(Act::json(200, &body)).await;
         let reply = get(&vault.client(), "auth/aws/login").await.unwrap();
-        let failure = token_from(&reply, "THE CURE").unwrap_err();
+        let failure = answer::token_from(&reply, "THE CURE").unwrap_err();
         assert_eq!(failure.class, Class::Permanent);
         assert!(failure.message.contains(words) && failure.message.contains("THE CURE"), "{failure}");
         assert!(!failure.message.contains("hvs.x"));
     }
     let vault = FakeVault::always(Act::json(200, &auth(r#","orphan":true,"token_policies":["p"]"#))).await;
     let reply = get(&vault.client(), "auth/aws/login").await.unwrap();
-    let minted = token_from(&reply, "").unwrap();
+    let minted = answer::token_from(&reply, "").unwrap();
     assert_eq!(minted.payload.policies, ["p"]);
     assert!(minted.payload.orphan);
 }
