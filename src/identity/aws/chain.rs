@@ -1,7 +1,7 @@
 //! AWS credentials and the region, as every AWS SDK finds them; looked up at the first login.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use aws_config::{BehaviorVersion, SdkConfig};
@@ -10,7 +10,8 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials as _, SharedCredentialsProvider};
 use aws_smithy_http_client::tls;
 use aws_smithy_runtime_api::client::http::{
-    HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient, SharedHttpConnector,
+    HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient,
+    SharedHttpConnector,
 };
 use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
@@ -30,7 +31,8 @@ const LOOKED_AT: &str = "looked at the environment (AWS_ACCESS_KEY_ID), the prof
 pub(super) struct Chain {
     /// `None`: the standard chain.
     given: Option<SharedCredentialsProvider>,
-    standard: OnceCell<SdkConfig>,
+    /// Loaded at the first login, and anew after a failure: the SDK reads files and the environment but once.
+    standard: Mutex<Arc<OnceCell<SdkConfig>>>,
     /// What expires is kept until shortly before: the container endpoint answers 429 to bursts, and a login that is
     /// retried should not ask again. What does not expire is not kept: a file may be replaced.
     kept: Mutex<Option<Credentials>>,
@@ -39,7 +41,12 @@ pub(super) struct Chain {
 
 impl Chain {
     pub(super) fn standard() -> Self {
-        Self { given: None, standard: OnceCell::new(), kept: Mutex::default(), succeeded: AtomicBool::new(false) }
+        Self {
+            given: None,
+            standard: Mutex::default(),
+            kept: Mutex::default(),
+            succeeded: AtomicBool::new(false),
+        }
     }
 
     pub(super) fn of(credentials: SharedCredentialsProvider) -> Self {
@@ -52,6 +59,7 @@ impl Chain {
             return Ok(region.to_owned());
         }
         self.loaded().await.region().map(ToString::to_string).ok_or_else(|| {
+            self.reload();
             Failure::new(
                 Class::Permanent,
                 "no AWS region: set it in the configuration or as AWS_REGION (looked at AWS_REGION, \
@@ -77,7 +85,10 @@ impl Chain {
                     Some(credentials.clone()).filter(|credentials| fresh(credentials));
                 Ok(credentials)
             }
-            Err(error) => Err(self.failure(&error)),
+            Err(error) => {
+                self.reload();
+                Err(self.failure(&error))
+            }
         }
     }
 
@@ -86,18 +97,21 @@ impl Chain {
         *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    async fn loaded(&self) -> &SdkConfig {
-        self.standard
-            .get_or_init(|| async {
-                // Large, and made once: boxed, so that every login's future is not as large.
-                Box::pin(
-                    aws_config::defaults(BehaviorVersion::latest())
-                        .http_client(SharedHttpClient::new(LazyTls::default()))
-                        .load(),
-                )
-                .await
-            })
-            .await
+    async fn loaded(&self) -> SdkConfig {
+        let cell = Arc::clone(&self.standard.lock().unwrap_or_else(PoisonError::into_inner));
+        let load = || {
+            // Large: boxed, so that every login's future is not as large.
+            Box::pin(
+                aws_config::defaults(BehaviorVersion::latest())
+                    .http_client(SharedHttpClient::new(LazyTls::default()))
+                    .load(),
+            )
+        };
+        cell.get_or_init(load).await.clone()
+    }
+
+    fn reload(&self) {
+        *self.standard.lock().unwrap_or_else(PoisonError::into_inner) = Arc::default();
     }
 
     fn failure(&self, error: &CredentialsError) -> Failure {
@@ -105,13 +119,30 @@ impl Chain {
         match error {
             // Once there were some, that there are none now will pass: an endpoint that does not answer in time looks
             // like one that is not there.
-            CredentialsError::CredentialsNotLoaded(_) if !self.succeeded.load(Ordering::Relaxed) => none_found(),
+            CredentialsError::CredentialsNotLoaded(_) if !self.succeeded.load(Ordering::Relaxed) => {
+                none_found()
+            }
+            // The SDK's words about a feature are meant for who builds it.
+            CredentialsError::InvalidConfiguration(_) if said.contains("cargo feature") => Failure::new(
+                Class::Permanent,
+                "the AWS profile asks for sso, login_session or credential_process, which Tenure leaves out: give it \
+                 static keys, role_arn or web_identity_token_file, or set the credentials in the environment",
+            ),
             CredentialsError::InvalidConfiguration(_) => Failure::new(
                 Class::Permanent,
                 format!("the AWS credentials are not configured correctly: {said}"),
             ),
+            _ if said.contains("No such file") => Failure::new(
+                Class::Transient,
+                format!(
+                    "AWS gave no credentials yet: {said} (the file named by AWS_WEB_IDENTITY_TOKEN_FILE, \
+                     AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE or the profile)"
+                ),
+            ),
             // STS on web identity: the trust policy or the token's issuer is wrong.
-            CredentialsError::ProviderError(_) if said.contains("AccessDenied") || said.contains("InvalidIdentityToken") => {
+            CredentialsError::ProviderError(_)
+                if said.contains("AccessDenied") || said.contains("InvalidIdentityToken") =>
+            {
                 Failure::new(
                     Class::Permanent,
                     format!("AWS refused to give credentials: {said}. Check the role's trust policy"),
@@ -148,20 +179,24 @@ fn chain_of(error: &CredentialsError) -> String {
 #[derive(Debug)]
 struct LazyTls {
     plain: SharedHttpClient,
-    tls: std::sync::Arc<OnceLock<SharedHttpClient>>,
+    tls: Arc<OnceLock<SharedHttpClient>>,
 }
 
 impl Default for LazyTls {
     fn default() -> Self {
-        Self { plain: aws_smithy_http_client::Builder::new().build_http(), tls: std::sync::Arc::default() }
+        Self { plain: aws_smithy_http_client::Builder::new().build_http(), tls: Arc::default() }
     }
 }
 
 impl HttpClient for LazyTls {
-    fn http_connector(&self, settings: &HttpConnectorSettings, components: &RuntimeComponents) -> SharedHttpConnector {
+    fn http_connector(
+        &self,
+        settings: &HttpConnectorSettings,
+        components: &RuntimeComponents,
+    ) -> SharedHttpConnector {
         SharedHttpConnector::new(LazyConnector {
             plain: self.plain.http_connector(settings, components),
-            tls: std::sync::Arc::clone(&self.tls),
+            tls: Arc::clone(&self.tls),
             settings: settings.clone(),
             components: components.clone(),
         })
@@ -171,7 +206,7 @@ impl HttpClient for LazyTls {
 #[derive(Debug)]
 struct LazyConnector {
     plain: SharedHttpConnector,
-    tls: std::sync::Arc<OnceLock<SharedHttpClient>>,
+    tls: Arc<OnceLock<SharedHttpClient>>,
     settings: HttpConnectorSettings,
     components: RuntimeComponents,
 }

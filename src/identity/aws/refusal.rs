@@ -39,7 +39,8 @@ pub(super) fn explained(attempt: &Attempt<'_>, status: u16, errors: &[String]) -
     // STS, through Vault. First what is not the signature's fault although STS says SignatureDoesNotMatch.
     if has("Signature expired") || has("Signature not yet current") || has("RequestExpired") {
         return permanent(
-            "This machine's clock differs from AWS's by more than five minutes: set it (chrony, NTP).".to_owned(),
+            "This machine's clock differs from AWS's by more than five minutes: set it (chrony, NTP)."
+                .to_owned(),
         );
     }
     if has("Credential should be scoped to a valid region") {
@@ -57,7 +58,9 @@ pub(super) fn explained(attempt: &Attempt<'_>, status: u16, errors: &[String]) -
         // Rotation is under way: the provider is asked for new ones at the next try.
         return Some(Explained {
             class: Class::Transient,
-            cure: format!("The session of access key {access_key} has expired: new credentials are asked for."),
+            cure: format!(
+                "The session of access key {access_key} has expired: new credentials are asked for."
+            ),
             credentials: true,
         });
     }
@@ -77,8 +80,9 @@ pub(super) fn explained(attempt: &Attempt<'_>, status: u16, errors: &[String]) -
         ));
     }
     if has("body of GetCallerIdentity is invalid") {
-        return permanent(format!(
-            "What Vault reached is not STS: check auth/{mount}/config/client sts_endpoint."
+        return credentials(format!(
+            "What Vault reached did not answer as STS does: check auth/{mount}/config/client sts_endpoint. (A stand-in \
+             for STS may refuse the signature in this way.)"
         ));
     }
     // Vault's own words.
@@ -95,10 +99,14 @@ pub(super) fn explained(attempt: &Attempt<'_>, status: u16, errors: &[String]) -
         ));
     }
     if has("entry for role") && has("not found") {
-        return permanent(format!("There is no role {role:?} at auth/{mount}/role/: correct its name, or make it."));
+        return permanent(format!(
+            "There is no role {role:?} at auth/{mount}/role/: correct its name, or make it."
+        ));
     }
     if has("auth method iam not allowed for role") {
-        return permanent(format!("The role is for EC2 logins: set auth_type=iam on auth/{mount}/role/{role}."));
+        return permanent(format!(
+            "The role is for EC2 logins: set auth_type=iam on auth/{mount}/role/{role}."
+        ));
     }
     if has("does not belong to the role") || has("no longer bound to ARN") {
         return permanent(format!(
@@ -118,23 +126,23 @@ pub(super) fn explained(attempt: &Attempt<'_>, status: u16, errors: &[String]) -
             "Vault does not allow one of the signed headers: see auth/{mount}/config/client allowed_sts_header_values."
         ));
     }
-    if status == 404 || has("no handler for route") || has("unsupported path") || has("missing client token") {
-        return permanent(missing(mount));
+    if has("namespace not found") {
+        return permanent("Correct the Vault namespace.".to_owned());
+    }
+    let missing = format!(
+        "othing answers at auth/{mount}/login: enable the AWS auth method there (vault auth enable -path={mount} aws), \
+         or correct the mount or the namespace."
+    );
+    if status == 404 || has("missing client token") {
+        return permanent(format!("N{missing}"));
     }
     if status == 403 {
         return permanent(format!(
-            "Either {} Or a policy of that namespace (a sentinel policy, bound CIDRs, a login MFA) refuses it.",
-            missing(mount)
+            "Most likely n{missing} If there is one, the namespace or the role refuses this machine (bound CIDRs, a \
+             login rule)."
         ));
     }
     None
-}
-
-fn missing(mount: &str) -> String {
-    format!(
-        "Nothing answers at auth/{mount}/login: enable the AWS auth method there (vault auth enable -path={mount} aws), \
-         or correct the mount or the namespace."
-    )
 }
 
 #[cfg(test)]

@@ -28,7 +28,8 @@ impl StsEndpoint {
     /// The endpoint of a region in any partition, by AWS's own rules for STS.
     pub(super) fn new(region: &str, fips: bool) -> Result<Self, Failure> {
         let sound = |region: &str| {
-            !region.is_empty() && region.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+            !region.is_empty()
+                && region.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
         };
         if !sound(region) {
             return Err(Failure::new(
@@ -58,7 +59,10 @@ fn dns_suffix(region: &str) -> &'static str {
         ("eusc-", "amazonaws.eu"),
         ("us-gov-", "amazonaws.com"),
     ];
-    PARTITIONS.iter().find(|(start, _)| region.starts_with(start)).map_or("amazonaws.com", |(_, suffix)| suffix)
+    PARTITIONS
+        .iter()
+        .find(|(start, _)| region.starts_with(start))
+        .map_or("amazonaws.com", |(_, suffix)| suffix)
 }
 
 /// The headers of the signed request as Vault wants them: a JSON object of name to list of values.
@@ -70,7 +74,8 @@ pub(super) fn caller_identity(
     server_id: Option<&str>,
     time: SystemTime,
 ) -> Result<Zeroizing<Vec<u8>>, Failure> {
-    let broken = |what: &str| Failure::new(Class::Permanent, format!("the AWS login cannot be signed: {what}"));
+    let broken =
+        |what: &str| Failure::new(Class::Permanent, format!("the AWS login cannot be signed: {what}"));
     let mut headers: Vec<(&str, &str)> = vec![("content-type", CONTENT_TYPE), ("host", &endpoint.host)];
     if let Some(server_id) = server_id {
         if !server_id.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ') {
