@@ -22,6 +22,9 @@ use crate::lease::failure::{Class, Failure};
 /// Credentials are asked for anew when less than this is left of them: Vault, STS and our clock may disagree.
 const SPARE: Duration = Duration::from_secs(60);
 
+/// For one look-up along the whole chain, with the SDK's own retries: an endpoint that hangs must not hang the login.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 const LOOKED_AT: &str = "looked at the environment (AWS_ACCESS_KEY_ID), the profile (AWS_PROFILE), web identity \
      (AWS_WEB_IDENTITY_TOKEN_FILE), the container endpoint (AWS_CONTAINER_CREDENTIALS_RELATIVE_URI or _FULL_URI) and \
      the instance (IMDSv2)";
@@ -78,7 +81,8 @@ impl Chain {
             Some(provider) => provider.clone(),
             None => self.loaded().await.credentials_provider().ok_or_else(none_found)?,
         };
-        match provider.provide_credentials().await {
+        let asked = tokio::time::timeout(PATIENCE, provider.provide_credentials()).await;
+        match asked.unwrap_or_else(|_| Err(CredentialsError::provider_timed_out(PATIENCE))) {
             Ok(credentials) => {
                 self.succeeded.store(true, Ordering::Relaxed);
                 *self.kept.lock().unwrap_or_else(PoisonError::into_inner) =

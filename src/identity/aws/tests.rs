@@ -177,3 +177,19 @@ async fn a_login_is_never_forbidden_and_vaults_own_trouble_passes() {
         assert_eq!(failure.class, class, "{failure}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_provider_that_hangs_does_not_hang_the_login() {
+    #[derive(Debug)]
+    struct Hangs;
+    impl ProvideCredentials for Hangs {
+        fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+        where
+            Self: 'a,
+        {
+            future::ProvideCredentials::new(std::future::pending())
+        }
+    }
+    let chain = Chain::of(SharedCredentialsProvider::new(Hangs));
+    assert_eq!(chain.credentials(UNIX_EPOCH).await.unwrap_err().class, Class::Transient);
+}
