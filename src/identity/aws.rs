@@ -18,7 +18,7 @@ use zeroize::Zeroize as _;
 use self::chain::Chain;
 use crate::lease::failure::{Class, Failure};
 use crate::lease::upstream::{BoxFuture, CallId, Login, Minted, Token};
-use crate::vault::{Ask, CONTROL_LIMIT, VaultClient, token_from};
+use crate::vault::{Ask, CONTROL_LIMIT, VaultClient, advised};
 
 /// How to log in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,10 +96,8 @@ impl AwsLogin {
         request.iam_request_headers.zeroize();
         let reply = sent?;
         if reply.status.is_success() {
-            return token_from(
-                &reply,
-                &format!("token_type=service and token_num_uses=0 on auth/{mount}/role/{role}"),
-            );
+            let cure = format!("token_type=service and token_num_uses=0 on auth/{mount}/role/{role}");
+            return self.client.token(&call, &reply, &cure).await;
         }
         let failure = reply.failure();
         let login =
@@ -109,7 +107,7 @@ impl AwsLogin {
                 if credentials {
                     self.chain.forget();
                 }
-                Failure { class, message: format!("{}. {cure}", failure.message), ..failure }
+                advised(failure, &cure).decided(class)
             }
             // A login has no token that could be lost or lack a capability.
             None if matches!(failure.class, Class::Forbidden | Class::NotFound) => {
@@ -129,3 +127,6 @@ impl Login for AwsLogin {
         format!("aws role {} at auth/{}", self.config.role, self.config.mount)
     }
 }
+
+#[cfg(test)]
+mod tests;

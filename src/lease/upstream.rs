@@ -100,7 +100,8 @@ pub struct TokenSpec {
 /// What to read: a path below `/v1/`, an optional query, GET or LIST.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ReadKey {
-    /// Without `/v1/`, without a leading slash, not empty: `database/creds/orders`.
+    /// Without `/v1/`, without a leading slash, not empty: `database/creds/orders`. Decoded: what policy judges is
+    /// what upstream decodes, so the source percent-encodes it (a `%` too) and refuses empty, `.` and `..` segments.
     pub path: Arc<str>,
     /// The query, in canonical order and percent-encoded, without `?`: `version=2`. Most often empty.
     pub query: Arc<str>,

@@ -19,7 +19,7 @@ use crate::lease::upstream::{
 use crate::secret::Secret;
 use crate::vault::{
     Ask, Auth, CONTROL_LIMIT, Envelope, LookupLeaseRequest, READ_LIMIT, RenewLeaseRequest, Reply,
-    VaultClient, token_from,
+    VaultClient, advised,
 };
 
 /// How many answers about mounts are remembered. There are as many as a deployment has mounts, or, where the token may
@@ -70,10 +70,8 @@ impl VaultSource {
         };
         let reply = self.control(&call, login, &request).await?;
         if reply.status.is_success() {
-            return token_from(
-                &reply,
-                &format!("token_type=service and no token_num_uses on auth/token/roles/{role}"),
-            );
+            let cure = format!("token_type=service and no token_num_uses on auth/token/roles/{role}");
+            return self.client.token(&call, &reply, &cure).await;
         }
         let failure = reply.failure();
         let cure = match failure.class {
@@ -90,7 +88,7 @@ impl VaultSource {
             Class::Permanent => format!("check auth/token/roles/{role}"),
             _ => return Err(failure),
         };
-        Err(Failure { message: format!("{}. No run token was made: {cure}", failure.message), ..failure })
+        Err(advised(failure, &format!("No run token was made: {cure}")))
     }
 
     async fn renewed(
@@ -115,14 +113,21 @@ impl VaultSource {
             return Ok(());
         }
         let failure = reply.failure();
-        Err(match failure.class {
-            Class::Forbidden if knows_token(&reply) => {
-                // Upstream told "permission denied" from "invalid token": the token lives and may not look itself up.
-                return Ok(());
-            }
-            Class::Forbidden => failure.decided(Class::TokenLost),
-            _ => failure,
-        })
+        if failure.class != Class::Forbidden {
+            return Err(failure);
+        }
+        if says_unknown(&reply) {
+            return Err(failure.decided(Class::TokenLost));
+        }
+        // Vault 1.10 and later name an unknown token. Older ones and OpenBao do not, and a token whose policies lack
+        // lookup-self gets the same answer. The list of mounts needs no capability, only a token that lives.
+        let ask = Ask { call, token: Some(&token.credential), limit: READ_LIMIT };
+        let listed = self.client.read(ask, "sys/internal/ui/mounts", "", false).await?;
+        match listed.accepted() {
+            Ok(_) => Ok(()),
+            Err(refused) if refused.class == Class::Forbidden => Err(failure.decided(Class::TokenLost)),
+            Err(refused) => Err(refused),
+        }
     }
 
     async fn revoked(&self, call: CallId, token: &Token) -> Result<(), Failure> {
@@ -136,13 +141,11 @@ impl VaultSource {
         }
         match self.looked_up(&call, token).await {
             Err(found) if found.class == Class::TokenLost => Ok(()),
-            _ => Err(Failure {
-                message: format!(
-                    "{}. The token lives on until it expires: give its policies update on auth/token/revoke-self",
-                    failure.message
-                ),
-                ..failure
-            }),
+            Err(found) if found.class == Class::Transient => Err(found),
+            _ => Err(advised(
+                failure,
+                "The token lives on until it expires: give its policies update on auth/token/revoke-self",
+            )),
         }
     }
 
@@ -272,12 +275,9 @@ impl VaultSource {
     }
 }
 
-/// Vault 1.10 and later tell an unknown token ("invalid token", "bad token") from a capability that is missing
-/// ("permission denied" alone).
-fn knows_token(reply: &Reply) -> bool {
-    let errors = reply.errors();
-    !errors.is_empty()
-        && !errors.iter().any(|error| error.contains("invalid token") || error.contains("bad token"))
+/// Whether a refusal names the token as unknown.
+fn says_unknown(reply: &Reply) -> bool {
+    reply.refuses_with(403, &["invalid token", "bad token"])
 }
 
 /// A revoked token's accessor.
@@ -398,5 +398,10 @@ impl Source for VaultSource {
 
     fn forget_connections(&self) {
         self.client.forget_connections();
+        // Time has passed unseen: mounts may have moved too.
+        self.mounts.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 }
+
+#[cfg(test)]
+mod tests;

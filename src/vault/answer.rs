@@ -88,12 +88,8 @@ impl Auth {
     }
 }
 
-/// The token in an accepted answer to a login or a token's creation.
-///
-/// # Errors
-/// [`Class::Permanent`] if it is not a service token that can be used without limit and ends by itself. `cure` says what
-/// to set where: `token_type=service and token_num_uses=0 on auth/aws/role/orders`.
-pub(crate) fn token_from(reply: &Reply, cure: &str) -> Result<Minted<Token>, Failure> {
+/// See [`super::VaultClient::token`].
+pub(super) fn token_from(reply: &Reply, cure: &str) -> Result<Minted<Token>, Failure> {
     let auth = Auth::of(reply)?;
     let unfit = |what: &str| {
         Err(reply.broken(Class::Permanent, format!("{} brought {what}: set {cure}", reply.subject())))

@@ -222,3 +222,52 @@ fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn
         Some(this)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As tokio-rustls and hyper-rustls wrap it.
+    fn wrapped(error: rustls::Error) -> io::Error {
+        io::Error::other(io::Error::new(io::ErrorKind::InvalidData, error))
+    }
+
+    #[test]
+    fn a_certificate_error_is_permanent_and_names_its_cure() {
+        use rustls::Error as Tls;
+        for (error, class, words) in [
+            (Tls::InvalidCertificate(CertificateError::UnknownIssuer), Class::Permanent, "CA file"),
+            (Tls::InvalidCertificate(CertificateError::NotValidForName), Class::Permanent, "server name"),
+            (Tls::InvalidCertificate(CertificateError::Expired), Class::Permanent, "clock"),
+            (Tls::InvalidCertificate(CertificateError::BadEncoding), Class::Permanent, "not accepted"),
+            (
+                Tls::AlertReceived(AlertDescription::CertificateRequired),
+                Class::Permanent,
+                "client certificate",
+            ),
+            (Tls::AlertReceived(AlertDescription::ProtocolVersion), Class::Permanent, "TLS 1.2"),
+            (Tls::AlertReceived(AlertDescription::InternalError), Class::Transient, "TLS failed"),
+            (Tls::HandshakeNotComplete, Class::Transient, "TLS failed"),
+        ] {
+            let trouble = trouble(&wrapped(error));
+            assert_eq!(trouble.class, class, "{}", trouble.message);
+            assert!(trouble.message.contains(words), "{}", trouble.message);
+            assert!(trouble.tls);
+        }
+    }
+
+    #[test]
+    fn other_connection_errors_are_transient() {
+        for (kind, words) in [
+            (io::ErrorKind::ConnectionRefused, "nothing listens"),
+            (io::ErrorKind::TimedOut, "timed out"),
+            (io::ErrorKind::ConnectionReset, "closed before"),
+            (io::ErrorKind::NetworkUnreachable, "unreachable"),
+        ] {
+            let trouble = trouble(&io::Error::from(kind));
+            assert_eq!(trouble.class, Class::Transient);
+            assert!(trouble.message.contains(words), "{}", trouble.message);
+            assert!(!trouble.tls);
+        }
+    }
+}

@@ -28,13 +28,14 @@ use http::{Method, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Full};
 use rustify::endpoint::Endpoint;
 use tokio::sync::OnceCell;
+use vaultrs::api::token::requests::RevokeTokenSelfRequest;
 use zeroize::{Zeroize as _, Zeroizing};
 
-pub(crate) use self::answer::{Auth, Envelope, token_from};
+pub(crate) use self::answer::{Auth, Envelope};
 pub(crate) use self::endpoint::{LookupLeaseRequest, RenewLeaseRequest};
 use crate::clock::{Clock, Moment};
 use crate::lease::failure::{Class, Failure};
-use crate::lease::upstream::CallId;
+use crate::lease::upstream::{CallId, Minted, Token};
 use crate::secret::Credential;
 
 /// The largest answer taken to a read.
@@ -46,6 +47,8 @@ const CALL_HEADER: &str = "x-tenure-request";
 const RUN_HEADER: &str = "x-tenure-run";
 
 /// Where Vault is and how it is reached. Holds nothing secret: the client key is named by its file.
+///
+/// `HTTPS_PROXY` and its like are not looked at: Vault is reached directly.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VaultConfig {
     /// `https://vault.example.com:8200`, perhaps with a path prefix. `http` is taken too: a sidecar mesh or a test.
@@ -180,6 +183,28 @@ impl VaultClient {
         self.send(ask, parts.method, path, Zeroizing::new(body)).await
     }
 
+    /// The token in an accepted answer to a login or a token's creation. One that cannot be used is revoked.
+    ///
+    /// # Errors
+    /// [`Class::Permanent`] if it is not a service token that can be used without limit and ends by itself. `cure`
+    /// says what to set where: `token_type=service and token_num_uses=0 on auth/aws/role/orders`.
+    pub(crate) async fn token(
+        &self,
+        call: &CallId,
+        reply: &Reply,
+        cure: &str,
+    ) -> Result<Minted<Token>, Failure> {
+        let minted = answer::token_from(reply, cure);
+        if minted.is_err()
+            && let Some(token) = Auth::of(reply).ok().and_then(|auth| auth.client_token)
+        {
+            let ask = Ask { call, token: Some(&token), limit: CONTROL_LIMIT };
+            // A batch token cannot be revoked, and nothing hangs off the others: they expire.
+            let _ = self.execute(ask, &RevokeTokenSelfRequest {}).await;
+        }
+        minted
+    }
+
     /// GET or LIST of a path as it is known to policy: not percent-encoded, below `/v1/`.
     ///
     /// # Errors
@@ -263,7 +288,7 @@ impl VaultClient {
             }
         };
         let (parts, body) = response.into_parts();
-        let body = collect(body, &parts.headers, limit, subject).await?;
+        let body = collect(body, &parts, limit, subject).await?;
         Ok(Raw { status: parts.status, headers: parts.headers, body })
     }
 
@@ -390,16 +415,22 @@ impl fmt::Debug for Reply {
     }
 }
 
+/// The failure with what to do about it.
+pub(crate) fn advised(failure: Failure, cure: &str) -> Failure {
+    Failure { message: format!("{}. {cure}", failure.message.trim_end_matches('.')), ..failure }
+}
+
 async fn collect(
     mut body: hyper::body::Incoming,
-    headers: &HeaderMap,
+    head: &http::response::Parts,
     limit: usize,
     subject: &str,
 ) -> Result<Zeroizing<Vec<u8>>, Failure> {
     let too_large = || {
         Failure::new(Class::Permanent, format!("the answer to {subject} is larger than {} KiB", limit / 1024))
     };
-    let announced = headers
+    let announced = head
+        .headers
         .get(http::header::CONTENT_LENGTH)
         .and_then(|length| length.to_str().ok()?.parse::<usize>().ok())
         .unwrap_or(0);
@@ -408,10 +439,18 @@ async fn collect(
     }
     let mut whole = Zeroizing::new(Vec::with_capacity(announced.min(64 * 1024)));
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| {
-            let cause = connect::innermost(&error);
-            Failure::new(Class::Transient, format!("the answer to {subject} broke off: {cause}"))
-        })?;
+        let frame = match frame {
+            Ok(frame) => frame,
+            // A server that refuses before it has read the request may reset the connection: the status says enough.
+            Err(_) if head.status.is_client_error() => break,
+            Err(error) => {
+                let cause = connect::innermost(&error);
+                return Err(Failure::new(
+                    Class::Transient,
+                    format!("the answer to {subject} broke off: {cause}"),
+                ));
+            }
+        };
         let Ok(data) = frame.into_data() else { continue };
         let needed = whole.len() + data.len();
         if needed > limit {

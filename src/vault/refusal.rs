@@ -59,6 +59,7 @@ fn cure(status: StatusCode, said: &str) -> Option<&'static str> {
         400 if said.contains("HTTP request to an HTTPS server") => "the address must begin with https://",
         401 | 407 => "that is not Vault's answer but a proxy's",
         404 if said.contains("no handler for route") => "nothing is mounted at that path",
+        404 if said.is_empty() => "there is nothing at that path",
         405 => "that path cannot be used in this way",
         412 => "this node has not caught up with a write",
         413 => "the request is larger than Vault allows",
@@ -93,6 +94,7 @@ fn request_id(body: &[u8]) -> Option<String> {
 /// Vault's words on one line, without its list's ornaments, scrubbed and cut.
 pub(super) fn quoted(errors: &[String]) -> String {
     let mut said = String::new();
+    let errors: Vec<String> = errors.iter().map(|error| without_xml(error)).collect();
     for part in errors.iter().flat_map(|error| error.split('\n')) {
         let part = part.trim().trim_start_matches("* ");
         if part.is_empty() || part.ends_with("error occurred:") || part.ends_with("errors occurred:") {
@@ -104,6 +106,17 @@ pub(super) fn quoted(errors: &[String]) -> String {
         said.push_str(part);
     }
     cut(&scrubbed(&said), QUOTE)
+}
+
+/// AWS's XML error, which Vault relays, as its code and message.
+fn without_xml(error: &str) -> String {
+    let Some(start) = error.find("<ErrorResponse") else { return error.to_owned() };
+    let element = |name: &str| {
+        let rest = error[start..].split_once(&format!("<{name}>"))?.1;
+        Some(rest.split_once("</")?.0.trim().replace('\n', " "))
+    };
+    let said = [element("Code"), element("Message")].into_iter().flatten().collect::<Vec<_>>().join(": ");
+    format!("{}{said}", &error[..start])
 }
 
 /// The beginning of a body that is not Vault's: a proxy's page, Go's plain text.
@@ -183,6 +196,10 @@ mod tests {
                 "403: mismatch.",
             ),
             (long.as_str(), "…"),
+            (
+                "error code 403 from STS: <ErrorResponse xmlns=\"x\">\n  <Error>\n<Code>A</Code>\n<Message>b c</Message>\n</Error>",
+                "error code 403 from STS: A: b c",
+            ),
         ] {
             assert_eq!(quoted(&[said.to_owned()]).trim(), shown);
         }

@@ -274,14 +274,14 @@ async fn a_token_that_cannot_be_used_as_one_is_refused_with_its_cure() {
     ] {
         let vault = FakeVault::always(Act::json(200, &body)).await;
         let reply = get(&vault.client(), "auth/aws/login").await.unwrap();
-        let failure = token_from(&reply, "THE CURE").unwrap_err();
+        let failure = answer::token_from(&reply, "THE CURE").unwrap_err();
         assert_eq!(failure.class, Class::Permanent);
         assert!(failure.message.contains(words) && failure.message.contains("THE CURE"), "{failure}");
         assert!(!failure.message.contains("hvs.x"));
     }
     let vault = FakeVault::always(Act::json(200, &auth(r#","orphan":true,"token_policies":["p"]"#))).await;
     let reply = get(&vault.client(), "auth/aws/login").await.unwrap();
-    let minted = token_from(&reply, "").unwrap();
+    let minted = answer::token_from(&reply, "").unwrap();
     assert_eq!(minted.payload.policies, ["p"]);
     assert!(minted.payload.orphan);
 }

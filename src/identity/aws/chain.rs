@@ -1,7 +1,7 @@
 //! AWS credentials and the region, as every AWS SDK finds them; looked up at the first login.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use aws_config::{BehaviorVersion, SdkConfig};
@@ -22,6 +22,9 @@ use crate::lease::failure::{Class, Failure};
 /// Credentials are asked for anew when less than this is left of them: Vault, STS and our clock may disagree.
 const SPARE: Duration = Duration::from_secs(60);
 
+/// For one look-up along the whole chain, with the SDK's own retries: an endpoint that hangs must not hang the login.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 const LOOKED_AT: &str = "looked at the environment (AWS_ACCESS_KEY_ID), the profile (AWS_PROFILE), web identity \
      (AWS_WEB_IDENTITY_TOKEN_FILE), the container endpoint (AWS_CONTAINER_CREDENTIALS_RELATIVE_URI or _FULL_URI) and \
      the instance (IMDSv2)";
@@ -31,7 +34,8 @@ const LOOKED_AT: &str = "looked at the environment (AWS_ACCESS_KEY_ID), the prof
 pub(super) struct Chain {
     /// `None`: the standard chain.
     given: Option<SharedCredentialsProvider>,
-    standard: OnceCell<SdkConfig>,
+    /// Loaded at the first login, and anew after a failure: the SDK reads files and the environment but once.
+    standard: Mutex<Arc<OnceCell<SdkConfig>>>,
     /// What expires is kept until shortly before: the container endpoint answers 429 to bursts, and a login that is
     /// retried should not ask again. What does not expire is not kept: a file may be replaced.
     kept: Mutex<Option<Credentials>>,
@@ -42,7 +46,7 @@ impl Chain {
     pub(super) fn standard() -> Self {
         Self {
             given: None,
-            standard: OnceCell::new(),
+            standard: Mutex::default(),
             kept: Mutex::default(),
             succeeded: AtomicBool::new(false),
         }
@@ -58,6 +62,7 @@ impl Chain {
             return Ok(region.to_owned());
         }
         self.loaded().await.region().map(ToString::to_string).ok_or_else(|| {
+            self.reload();
             Failure::new(
                 Class::Permanent,
                 "no AWS region: set it in the configuration or as AWS_REGION (looked at AWS_REGION, \
@@ -76,14 +81,18 @@ impl Chain {
             Some(provider) => provider.clone(),
             None => self.loaded().await.credentials_provider().ok_or_else(none_found)?,
         };
-        match provider.provide_credentials().await {
+        let asked = tokio::time::timeout(PATIENCE, provider.provide_credentials()).await;
+        match asked.unwrap_or_else(|_| Err(CredentialsError::provider_timed_out(PATIENCE))) {
             Ok(credentials) => {
                 self.succeeded.store(true, Ordering::Relaxed);
                 *self.kept.lock().unwrap_or_else(PoisonError::into_inner) =
                     Some(credentials.clone()).filter(|credentials| fresh(credentials));
                 Ok(credentials)
             }
-            Err(error) => Err(self.failure(&error)),
+            Err(error) => {
+                self.reload();
+                Err(self.failure(&error))
+            }
         }
     }
 
@@ -92,18 +101,21 @@ impl Chain {
         *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    async fn loaded(&self) -> &SdkConfig {
-        self.standard
-            .get_or_init(|| async {
-                // Large, and made once: boxed, so that every login's future is not as large.
-                Box::pin(
-                    aws_config::defaults(BehaviorVersion::latest())
-                        .http_client(SharedHttpClient::new(LazyTls::default()))
-                        .load(),
-                )
-                .await
-            })
-            .await
+    async fn loaded(&self) -> SdkConfig {
+        let cell = Arc::clone(&self.standard.lock().unwrap_or_else(PoisonError::into_inner));
+        let load = || {
+            // Large: boxed, so that every login's future is not as large.
+            Box::pin(
+                aws_config::defaults(BehaviorVersion::latest())
+                    .http_client(SharedHttpClient::new(LazyTls::default()))
+                    .load(),
+            )
+        };
+        cell.get_or_init(load).await.clone()
+    }
+
+    fn reload(&self) {
+        *self.standard.lock().unwrap_or_else(PoisonError::into_inner) = Arc::default();
     }
 
     fn failure(&self, error: &CredentialsError) -> Failure {
@@ -114,9 +126,22 @@ impl Chain {
             CredentialsError::CredentialsNotLoaded(_) if !self.succeeded.load(Ordering::Relaxed) => {
                 none_found()
             }
+            // The SDK's words about a feature are meant for who builds it.
+            CredentialsError::InvalidConfiguration(_) if said.contains("cargo feature") => Failure::new(
+                Class::Permanent,
+                "the AWS profile asks for sso, login_session or credential_process, which Tenure leaves out: give it \
+                 static keys, role_arn or web_identity_token_file, or set the credentials in the environment",
+            ),
             CredentialsError::InvalidConfiguration(_) => Failure::new(
                 Class::Permanent,
                 format!("the AWS credentials are not configured correctly: {said}"),
+            ),
+            _ if said.contains("No such file") => Failure::new(
+                Class::Transient,
+                format!(
+                    "AWS gave no credentials yet: {said} (the file named by AWS_WEB_IDENTITY_TOKEN_FILE, \
+                     AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE or the profile)"
+                ),
             ),
             // STS on web identity: the trust policy or the token's issuer is wrong.
             CredentialsError::ProviderError(_)
@@ -158,12 +183,12 @@ fn chain_of(error: &CredentialsError) -> String {
 #[derive(Debug)]
 struct LazyTls {
     plain: SharedHttpClient,
-    tls: std::sync::Arc<OnceLock<SharedHttpClient>>,
+    tls: Arc<OnceLock<SharedHttpClient>>,
 }
 
 impl Default for LazyTls {
     fn default() -> Self {
-        Self { plain: aws_smithy_http_client::Builder::new().build_http(), tls: std::sync::Arc::default() }
+        Self { plain: aws_smithy_http_client::Builder::new().build_http(), tls: Arc::default() }
     }
 }
 
@@ -175,7 +200,7 @@ impl HttpClient for LazyTls {
     ) -> SharedHttpConnector {
         SharedHttpConnector::new(LazyConnector {
             plain: self.plain.http_connector(settings, components),
-            tls: std::sync::Arc::clone(&self.tls),
+            tls: Arc::clone(&self.tls),
             settings: settings.clone(),
             components: components.clone(),
         })
@@ -185,7 +210,7 @@ impl HttpClient for LazyTls {
 #[derive(Debug)]
 struct LazyConnector {
     plain: SharedHttpConnector,
-    tls: std::sync::Arc<OnceLock<SharedHttpClient>>,
+    tls: Arc<OnceLock<SharedHttpClient>>,
     settings: HttpConnectorSettings,
     components: RuntimeComponents,
 }

@@ -80,8 +80,9 @@ pub(super) fn explained(attempt: &Attempt<'_>, status: u16, errors: &[String]) -
         ));
     }
     if has("body of GetCallerIdentity is invalid") {
-        return permanent(format!(
-            "What Vault reached is not STS: check auth/{mount}/config/client sts_endpoint."
+        return credentials(format!(
+            "What Vault reached did not answer as STS does: check auth/{mount}/config/client sts_endpoint. (A stand-in \
+             for STS may refuse the signature in this way.)"
         ));
     }
     // Vault's own words.
@@ -125,24 +126,23 @@ pub(super) fn explained(attempt: &Attempt<'_>, status: u16, errors: &[String]) -
             "Vault does not allow one of the signed headers: see auth/{mount}/config/client allowed_sts_header_values."
         ));
     }
-    if status == 404 || has("no handler for route") || has("unsupported path") || has("missing client token")
-    {
-        return permanent(missing(mount));
+    if has("namespace not found") {
+        return permanent("Correct the Vault namespace.".to_owned());
+    }
+    let missing = format!(
+        "othing answers at auth/{mount}/login: enable the AWS auth method there (vault auth enable -path={mount} aws), \
+         or correct the mount or the namespace."
+    );
+    if status == 404 || has("missing client token") {
+        return permanent(format!("N{missing}"));
     }
     if status == 403 {
         return permanent(format!(
-            "Either {} Or a policy of that namespace (a sentinel policy, bound CIDRs, a login MFA) refuses it.",
-            missing(mount)
+            "Most likely n{missing} If there is one, the namespace or the role refuses this machine (bound CIDRs, a \
+             login rule)."
         ));
     }
     None
-}
-
-fn missing(mount: &str) -> String {
-    format!(
-        "Nothing answers at auth/{mount}/login: enable the AWS auth method there (vault auth enable -path={mount} aws), \
-         or correct the mount or the namespace."
-    )
 }
 
 #[cfg(test)]

@@ -54,8 +54,8 @@ fn each_refusal_has_its_cause_and_cure() {
             400,
             "error making upstream request: body of GetCallerIdentity is invalid".to_owned(),
             Class::Permanent,
-            "not STS",
-            false,
+            "did not answer as STS",
+            true,
         ),
         (
             400,
@@ -85,10 +85,11 @@ fn each_refusal_has_its_cause_and_cure() {
         (400, "invalid request header: X-Amz-Foo".to_owned(), Class::Permanent, "allowed_sts_header_values", false),
         (404, "no handler for route \"auth/aws/login\". route entry not found.".to_owned(), Class::Permanent, "enable the AWS auth method", false),
         (403, "permission denied".to_owned(), Class::Permanent, "enable the AWS auth method", false),
+        (404, "namespace not found".to_owned(), Class::Permanent, "namespace", false),
         (400, "missing client token".to_owned(), Class::Permanent, "enable the AWS auth method", false),
     ] {
         let attempt = Attempt { mount: "aws", role: "orders", region: "eu-central-1", access_key: "AKIDEXAMPLE" };
-        let found = explained(&attempt, status, &[error.clone()]).unwrap_or_else(|| panic!("{error}"));
+        let found = explained(&attempt, status, std::slice::from_ref(&error)).unwrap_or_else(|| panic!("{error}"));
         assert_eq!(found.class, class, "{error}");
         assert!(found.cure.contains(words), "{error}: {}", found.cure);
         assert_eq!(found.credentials, other_credentials, "{error}");
