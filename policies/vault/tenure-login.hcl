@@ -16,7 +16,7 @@ path "auth/token/revoke-accessor" {
   capabilities = ["update"]
 }
 
-# Tell whether a run token has ended: 403/404 once it is gone.
+# Tell whether a run token has ended: 400 "invalid accessor" once it is gone.
 path "auth/token/lookup-accessor" {
   capabilities = ["update"]
 }

@@ -116,21 +116,21 @@ class Children:
         self.running.clear()
 
 
-def stop_strays(run_dir: Path) -> None:
+def stop_strays(argvs: list[list[str]]) -> None:
     """Ends servers of this run that a test started again, and so are not our children.
 
-    They are known by their command line, which names this run's own directory.
+    They are known by their exact command line, which names this run's own directory.
     """
-    marker = os.fsencode(run_dir) + b"/"
+    wanted = {b"".join(os.fsencode(part) + b"\0" for part in argv) for argv in argvs}
     for sent in (signal.SIGTERM, signal.SIGKILL):
-        strays = [pid for pid in _other_pids() if marker in _command_line(pid)]
+        strays = [pid for pid in _other_pids() if _command_line(pid) in wanted]
         for pid in strays:
             try:
                 os.kill(pid, sent)
             except (ProcessLookupError, PermissionError):
                 pass
         deadline = time.monotonic() + 3
-        while time.monotonic() < deadline and any(marker in _command_line(p) for p in strays):
+        while time.monotonic() < deadline and any(_command_line(p) in wanted for p in strays):
             time.sleep(0.05)
 
 

@@ -39,6 +39,15 @@ class Tls:
         self.client_key = str(directory / "client-key.pem")
 
 
+def server_argv(flavor: Flavor, run_dir: Path) -> list[str]:
+    """The command line that starts, and starts again, the server of one run."""
+    return [str(flavor.binary), "server", f"-config={_config_file(flavor, run_dir)}"]
+
+
+def _config_file(flavor: Flavor, run_dir: Path) -> Path:
+    return run_dir / flavor.name / "server.json"
+
+
 class Server:
     """The process and everything needed to start it again by hand."""
 
@@ -52,8 +61,8 @@ class Server:
         self.data_dir.mkdir(parents=True)
         self.audit_log = run_dir / f"{flavor.name}-audit.jsonl"
         self.log = run_dir / f"{flavor.name}.log"
-        self._config = self.home / "server.json"
-        self.argv = [str(flavor.binary), "server", f"-config={self._config}"]
+        self._config = _config_file(flavor, run_dir)
+        self.argv = server_argv(flavor, run_dir)
         self.env = clean_environment(self.home)
         self.root_token = ""
         self.unseal_key = ""

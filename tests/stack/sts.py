@@ -2,8 +2,8 @@
 
 Runs in the stack's virtual environment, as a process of its own. It checks signatures
 (moto does) and, in front of moto, what the real STS also checks and moto does not:
-the region of the credential scope, the age of a signature, the end of a session, and
-that a web identity token is one it knows.
+the region of the credential scope, the age of a signature, the end of a session, that
+an external id is given where a role asks for one, and that a web identity token is known.
 
 Prints one JSON line when it is ready.
 """
@@ -44,10 +44,13 @@ TOO_NEW = timedelta(minutes=5)
 class StsChecks:
     """WSGI middleware: the checks of the real STS that moto leaves out."""
 
-    def __init__(self, app: WsgiApp, region: str, web_identity_token: str) -> None:
+    def __init__(
+        self, app: WsgiApp, region: str, web_identity_token: str, needs_external_id: str
+    ) -> None:
         self._app = app
         self._region = region
         self._web_identity_token = web_identity_token
+        self._needs_external_id = needs_external_id
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         refusal = self._refusal(environ)
@@ -66,10 +69,21 @@ class StsChecks:
         if region != self._region:
             # The trailing blank is AWS's own.
             return _not_matching("Credential should be scoped to a valid region. ")
-        return _age_refusal(environ.get("HTTP_X_AMZ_DATE", "")) or _session_refusal(access_key)
+        return (
+            _age_refusal(environ.get("HTTP_X_AMZ_DATE", ""))
+            or _session_refusal(access_key)
+            or self._external_id_refusal(_form(environ))
+        )
+
+    def _external_id_refusal(self, form: dict[str, list[str]]) -> tuple[str, str, str] | None:
+        """A wrong id is moto's to refuse, a missing one it lets pass."""
+        if form.get("RoleArn") != [self._needs_external_id] or "ExternalId" in form:
+            return None
+        message = f"User is not authorized to perform: sts:AssumeRole on resource: {self._needs_external_id}"
+        return "403 Forbidden", "AccessDenied", message
 
     def _unsigned_refusal(self, environ: dict[str, Any]) -> tuple[str, str, str] | None:
-        form = parse_qs(_body(environ).decode("utf-8", "replace"))
+        form = _form(environ)
         if form.get("Action") != ["AssumeRoleWithWebIdentity"]:
             return None
         if form.get("WebIdentityToken") == [self._web_identity_token]:
@@ -119,11 +133,11 @@ def _error_xml(code: str, message: str) -> bytes:
     ).encode()
 
 
-def _body(environ: dict[str, Any]) -> bytes:
-    """Reads the body and puts it back for the application behind."""
+def _form(environ: dict[str, Any]) -> dict[str, list[str]]:
+    """Reads the body's form and puts the body back for the application behind."""
     body: bytes = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
     environ["wsgi.input"] = BytesIO(body)
-    return body
+    return parse_qs(body.decode("utf-8", "replace"))
 
 
 def _answer(
@@ -221,7 +235,7 @@ def main() -> None:
     settings.INITIAL_NO_AUTH_ACTION_COUNT = 0  # from here on every call must be signed
 
     moto = DomainDispatcherApplication(create_backend_app)
-    checked = StsChecks(moto, arguments.region, web_identity_token)
+    checked = StsChecks(moto, arguments.region, web_identity_token, identities.chained_role)
     ecs = EcsCredentials(checked, identities.task_role)
     server = make_server("127.0.0.1", 0, ecs, threaded=True, request_handler=QuietHandler)
     url = f"http://127.0.0.1:{server.server_port}"

@@ -24,7 +24,7 @@ from child import Child, Children, StartError, clean_environment, stop_strays
 from configure import configure
 from layout import HERE, POLICIES, REGION, SERVER_ID, Artifacts, say, stack_dir
 from postgres import Admin, Postgres, can_reach
-from server import Flavor, Server, Tls
+from server import Flavor, Server, Tls, server_argv
 
 Json = dict[str, Any]
 
@@ -65,7 +65,7 @@ def up(*, as_json: bool, only: str | None) -> int:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         children.stop()
-        stop_strays(run_dir.path)
+        stop_strays([server_argv(flavor, run_dir.path) for flavor in _flavors(artifacts)])
         run_dir.close(keep=failed)
     return 0
 
@@ -178,12 +178,15 @@ class RunDir:
         root = stack_dir()
         root.mkdir(parents=True, exist_ok=True)
         root = _reachable(root)
-        _sweep(root)
-        self.path = Path(tempfile.mkdtemp(prefix="run-", dir=root))
-        # PostgreSQL runs as another user, and tests may too.
-        self.path.chmod(0o755)
-        self._lock = (self.path / "lock").open("w")
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        # One at a time: between being made and being locked, a directory looks abandoned.
+        with (root / "runs.lock").open("w") as one_at_a_time:
+            fcntl.flock(one_at_a_time, fcntl.LOCK_EX)
+            _sweep(root)
+            self.path = Path(tempfile.mkdtemp(prefix="run-", dir=root))
+            # PostgreSQL runs as another user, and tests may too.
+            self.path.chmod(0o755)
+            self._lock = (self.path / "lock").open("w")
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
 
     def close(self, *, keep: bool) -> None:
         if keep:
@@ -217,4 +220,4 @@ def _sweep(root: Path) -> None:
                     continue
                 shutil.rmtree(path, ignore_errors=True)
         except OSError:
-            continue  # in use, or being made
+            continue  # in use
