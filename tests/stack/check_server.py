@@ -23,6 +23,10 @@ from check_sts import BODY, chained_session, signed_headers
 Json = dict[str, Any]
 
 
+def base64_of(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
 class Checks:
     """The life of a run, by hand, on one server."""
 
@@ -39,6 +43,7 @@ class Checks:
             ("login with a wrong server id is refused", self.wrong_server_id),
             ("login of a role that is not bound is refused", self.unbound_role),
             ("login with a stale signature is refused", self.stale_login),
+            ("login signed for AWS's own endpoint", self.aws_endpoint),
             ("login by a chained role", self.chained_login),
             ("login bound to the role's unique id", self.unique_id_login),
             ("login token reads no secret and makes no other token", self.login_is_weak),
@@ -62,17 +67,19 @@ class Checks:
 
     # Each of the following raises where something is not as it should be.
 
-    def login(self, role: str = "orders", session: Json | None = None, **how: Any) -> Json:
+    def login(
+        self, role: str = "orders", session: Json | None = None, endpoint: str = "", **how: Any
+    ) -> Json:
         sts = self.stack["sts"]
+        endpoint = endpoint or sts["url"] + "/"
         how.setdefault("server_id", self.server["server_id"])
-        headers = signed_headers(session or sts, sts["region"], sts["url"] + "/", **how)
-        encode = lambda text: base64.b64encode(text.encode()).decode()
+        headers = signed_headers(session or sts, sts["region"], endpoint, **how)
         auth: Json = self.anonymous.put("auth/aws/login", {
             "role": role,
             "iam_http_request_method": "POST",
-            "iam_request_url": encode(sts["url"] + "/"),
-            "iam_request_body": encode(BODY),
-            "iam_request_headers": encode(json.dumps(headers)),
+            "iam_request_url": base64_of(endpoint),
+            "iam_request_body": base64_of(BODY),
+            "iam_request_headers": base64_of(json.dumps(headers)),
         })["auth"]
         return auth
 
@@ -100,6 +107,11 @@ class Checks:
 
     def stale_login(self) -> None:
         self.refused(lambda: self.login(age=timedelta(minutes=16)), 400, 403, 500)
+
+    def aws_endpoint(self) -> None:
+        # What a client signs that knows nothing of this STS: Vault sends it to its own
+        # `sts_endpoint` with the host that was signed.
+        self.login(endpoint="https://sts.eu-west-1.amazonaws.com/")
 
     def chained_login(self) -> None:
         sts = self.stack["sts"]

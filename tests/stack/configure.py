@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import re
 import time
-from pathlib import Path
 from typing import Any
 
 from api import Api, ApiError
@@ -80,7 +79,7 @@ def _aws_auth(api: Api, server: Server, values: dict[str, str], sts: Json) -> No
     })
     api.put("auth/aws/config/identity", _shipped("aws-auth-identity.json", values))
     orders = _shipped("aws-auth-role-orders.json", values)
-    extra = {
+    changes: dict[str, Json] = {
         "orders": {},
         # Ends within seconds: renewal, then login again.
         "orders-short": {"token_ttl": "6s", "token_max_ttl": "20s"},
@@ -96,7 +95,7 @@ def _aws_auth(api: Api, server: Server, values: dict[str, str], sts: Json) -> No
         # Reached by AssumeRole from the task role.
         "orders-chained": {"bound_iam_principal_arn": [sts["chained"]["role_arn"]]},
     }
-    for name, change in extra.items():
+    for name, change in changes.items():
         api.put(f"auth/aws/role/{name}", orders | change)
 
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-import secrets
 from dataclasses import asdict, dataclass
 from datetime import UTC
 from pathlib import Path
 from typing import Any
 
-from moto.core import DEFAULT_ACCOUNT_ID as ACCOUNT
+from layout import REGION
 from moto.iam.models import iam_backends
 from moto.sts.models import sts_backends
 
-_REGION = "eu-west-1"
+# moto puts what it makes without other word into this account.
+ACCOUNT = "123456789012"
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def make_identities(policies: Path, region: str) -> Identities:
 
     def shipped(name: str) -> str:
         text = (policies / "iam" / name).read_text()
-        return text.replace("${AWS_ACCOUNT_ID}", ACCOUNT).replace("${AWS_REGION}", region)
+        return text.replace("${AWS_ACCOUNT_ID}", ACCOUNT).replace("${AWSREGION}", region)
 
     # An identity policy is not needed to be identified (GetCallerIdentity is always
     # allowed); this one is for role chaining only.
@@ -73,7 +73,7 @@ def make_identities(policies: Path, region: str) -> Identities:
 def assume(role_arn: str, session_name: str, seconds: int = 3600) -> Session:
     """What the ECS agent does for a task: a session of its role, in AWS's own name."""
     role = sts_backends[ACCOUNT]["aws"].assume_role(
-        region_name=_REGION, role_session_name=session_name, role_arn=role_arn,
+        region_name=REGION, role_session_name=session_name, role_arn=role_arn,
         policy=None, duration=seconds, external_id=None,  # type: ignore[arg-type]
     )
     end = role.expiration.replace(tzinfo=UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -84,7 +84,7 @@ def _role(name: str, trust: str, policy: str | None) -> str:
     iam = iam_backends[ACCOUNT]["aws"]
     role = iam.create_role(
         role_name=name, assume_role_policy_document=trust, path="/", permissions_boundary=None,
-        description="", tags=[], max_session_duration=43_200,
+        description="", tags=[], max_session_duration="43200",
     )
     if policy is not None:
         iam.put_role_policy(name, "stack", policy)
@@ -93,7 +93,7 @@ def _role(name: str, trust: str, policy: str | None) -> str:
 
 def _user(name: str, policy: str) -> dict[str, str]:
     iam = iam_backends[ACCOUNT]["aws"]
-    iam.create_user(region_name=_REGION, user_name=name)
+    iam.create_user(region_name=REGION, user_name=name)
     iam.put_user_policy(name, "stack", policy)
     key = iam.create_access_key(name)
     return {"access_key_id": key.access_key_id, "secret_access_key": key.secret_access_key}

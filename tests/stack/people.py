@@ -44,6 +44,7 @@ def task_environment(stack: Json) -> dict[str, str]:
         "AWS_ACCESS_KEY_ID": sts["access_key_id"],
         "AWS_SECRET_ACCESS_KEY": sts["secret_access_key"],
         "AWS_SESSION_TOKEN": sts["session_token"],
+        "AWS_ENDPOINT_URL_STS": sts["url"],
     }
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
-from iam_setup import ACCOUNT, Session, assume, make_identities
+from iam_setup import ACCOUNT, assume, make_identities
 from moto import settings
 from moto.core.authorization import ActionAuthenticatorMixin
 from moto.moto_server.werkzeug_app import (
@@ -210,7 +210,7 @@ def _let_web_identity_pass_unsigned() -> None:
             return
         enforce(self, request_class, resource)
 
-    ActionAuthenticatorMixin._authenticate_and_authorize_action = enforce_where_signed  # type: ignore[method-assign]
+    ActionAuthenticatorMixin._authenticate_and_authorize_action = enforce_where_signed  # type: ignore[method-assign,assignment]
 
 
 class QuietHandler(MotoRequestHandler):
