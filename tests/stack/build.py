@@ -21,6 +21,7 @@ from pathlib import Path
 
 import postgres
 from layout import GO_FLAGS, HERE, VAULT_TAGS, Artifacts, say, stack_dir
+from rundir import anything_runs
 
 VAULT = "github.com/hashicorp/vault"
 AWS_AUTH = f"{VAULT}/builtin/credential/aws/cmd/aws"
@@ -154,6 +155,8 @@ def _into(final: Path) -> Iterator[Path | None]:
 
 
 def _remove_outdated(root: Path, artifacts: Artifacts) -> None:
+    if anything_runs(root):
+        return
     keep = {artifacts.vault_dir.name, artifacts.openbao_dir.name, artifacts.venv_dir.name}
     for path in root.iterdir():
         if path.name.startswith(("vault-", "openbao-", "venv-")) and path.name not in keep:

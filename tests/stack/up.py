@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import secrets
 import select
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,7 +20,8 @@ from build import SetupError
 from child import Child, Children, StartError, clean_environment, stop_strays
 from configure import configure
 from layout import HERE, POLICIES, REGION, SERVER_ID, Artifacts, say, stack_dir
-from postgres import Admin, Postgres, can_reach
+from postgres import Admin, Postgres
+from rundir import RunDir
 from server import Flavor, Server, Tls, server_argv
 
 Json = dict[str, Any]
@@ -168,56 +166,3 @@ def _sts_description(sts: Child) -> Json:
         raise StartError(f"sts.py is not ready:\n{sts.last_log_lines()}")
     description: Json = json.loads(line)
     return description
-
-
-class RunDir:
-    """A fresh directory for one run; it is locked, so that another launcher can tell the
-    directory of a running stack from one that a killed launcher left behind."""
-
-    def __init__(self) -> None:
-        root = stack_dir()
-        root.mkdir(parents=True, exist_ok=True)
-        root = _reachable(root)
-        # One at a time: between being made and being locked, a directory looks abandoned.
-        with (root / "runs.lock").open("w") as one_at_a_time:
-            fcntl.flock(one_at_a_time, fcntl.LOCK_EX)
-            _sweep(root)
-            self.path = Path(tempfile.mkdtemp(prefix="run-", dir=root))
-            # PostgreSQL runs as another user, and tests may too.
-            self.path.chmod(0o755)
-            self._lock = (self.path / "lock").open("w")
-            fcntl.flock(self._lock, fcntl.LOCK_EX)
-
-    def close(self, *, keep: bool) -> None:
-        if keep:
-            (self.path / "failed").touch()
-            say(f"stack: failed; logs are kept in {self.path}")
-        else:
-            shutil.rmtree(self.path, ignore_errors=True)
-        self._lock.close()
-
-
-def _reachable(root: Path) -> Path:
-    if can_reach(root):
-        return root
-    elsewhere = Path(tempfile.gettempdir()) / f"tenure-stack-{os.getuid()}"
-    elsewhere.mkdir(mode=0o755, exist_ok=True)
-    say(f"stack: PostgreSQL's user cannot enter {root}; this run is in {elsewhere}")
-    return elsewhere
-
-
-KEEP_FAILED_SECONDS = 24 * 3600
-
-
-def _sweep(root: Path) -> None:
-    """Removes what launchers that were killed left behind, and failed runs of yesterday."""
-    for path in root.glob("run-*"):
-        try:
-            with (path / "lock").open() as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                failed = path / "failed"
-                if failed.exists() and time.time() - failed.stat().st_mtime < KEEP_FAILED_SECONDS:
-                    continue
-                shutil.rmtree(path, ignore_errors=True)
-        except OSError:
-            continue  # in use
