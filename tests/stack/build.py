@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import postgres
+from child import dying_with_us
 from layout import GO_FLAGS, HERE, VAULT_TAGS, Artifacts, say, stack_dir
 from rundir import anything_runs
 
@@ -178,7 +179,11 @@ def _run(label: str, argv: list[str], cwd: Path | None = None, env: dict[str, st
     """Runs a long command, with a sign of life while it takes."""
     say(f"setup: {label}")
     started = time.monotonic()
-    process = subprocess.Popen(argv, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=sys.stderr)
+    process = subprocess.Popen(
+        argv, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=sys.stderr,
+        # Left to itself, it would go on writing where the next setup starts over.
+        preexec_fn=dying_with_us(),
+    )
     try:
         while True:
             try:

@@ -18,6 +18,24 @@ PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
+def dying_with_us(death_signal: signal.Signals = signal.SIGKILL) -> Callable[[], None]:
+    """A `preexec_fn`: the kernel sends the child `death_signal` when this process ends.
+
+    Only for the main thread: the kernel ties the signal to the *thread* that forked, so a
+    child of a worker thread would die with that thread.
+    """
+    assert threading.current_thread() is threading.main_thread()
+    parent = os.getpid()
+
+    def in_child() -> None:
+        # After setuid (which would clear it): Popen changes the user before this runs.
+        _libc.prctl(PR_SET_PDEATHSIG, int(death_signal))
+        if os.getppid() != parent:  # it died before the line above
+            os._exit(1)
+
+    return in_child
+
+
 class StartError(Exception):
     """A part of the stack did not come up; the message ends with its last log lines."""
 
@@ -59,20 +77,7 @@ class Children:
         death_signal: signal.Signals = signal.SIGKILL,
         stdout: int | None = None,
     ) -> Child:
-        """Starts `argv`. `death_signal` is what the kernel sends it if the launcher dies.
-
-        Only to be called from the main thread: the kernel ties the death signal to the
-        *thread* that forked, so a child of a worker thread would die with that thread.
-        """
-        assert threading.current_thread() is threading.main_thread()
-        parent = os.getpid()
-
-        def in_child() -> None:
-            # After setuid (which would clear it): Popen changes the user before this runs.
-            _libc.prctl(PR_SET_PDEATHSIG, int(death_signal))
-            if os.getppid() != parent:  # it died before the line above
-                os._exit(1)
-
+        """Starts `argv`. `death_signal` is what the kernel sends it if the launcher dies."""
         identity: dict[str, object] = {}
         if user is not None:
             identity = {"user": user[0], "group": user[1], "extra_groups": []}
@@ -84,7 +89,7 @@ class Children:
                 stdout=log_file if stdout is None else stdout,
                 stderr=log_file,
                 start_new_session=True,
-                preexec_fn=in_child,
+                preexec_fn=dying_with_us(death_signal),
                 cwd="/",
                 **identity,  # type: ignore[call-overload]
             )
