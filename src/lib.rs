@@ -2,6 +2,7 @@
 
 pub mod backoff;
 pub mod clock;
+pub mod config;
 pub mod lease;
 pub mod secret;
 pub mod supervise;
