@@ -5,6 +5,7 @@ pub mod backoff;
 pub mod broker;
 pub mod caller;
 pub mod clock;
+pub mod config;
 pub mod door;
 pub mod identity;
 pub mod lease;

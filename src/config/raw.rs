@@ -1,0 +1,267 @@
+//! What a configuration file may say, as it is said. The JSON schema is made from this, and [`super::shape`] checks a
+//! document against that schema, so this is the only list of keys.
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::Deserialize;
+
+use super::LogFormat;
+
+/// The configuration of `tenure serve`.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(title = "tenure.toml")]
+pub(crate) struct RawConfig {
+    /// How Vault (or OpenBao) is reached.
+    pub(crate) vault: RawVault,
+    /// The run that the process itself is.
+    pub(crate) run: RawRun,
+    /// Where workloads reach the broker; at least one of the two.
+    pub(crate) listen: RawListen,
+    /// Where audit lines go; exactly one of the two.
+    pub(crate) audit: RawAudit,
+    /// What is kept in memory, and for how long.
+    pub(crate) cache: RawCache,
+    /// What the process says of itself, on stderr.
+    pub(crate) log: RawLog,
+    /// How it ends.
+    pub(crate) shutdown: RawShutdown,
+    /// What must be there before the broker is ready.
+    pub(crate) prefetch: Vec<RawPrefetch>,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct RawVault {
+    /// Vault's address, a path prefix allowed: "https://vault.internal:8200". Required. Environment: VAULT_ADDR.
+    pub(crate) address: Option<String>,
+    /// The namespace of every request. Environment: VAULT_NAMESPACE.
+    pub(crate) namespace: Option<String>,
+    /// PEM certificates that are trusted instead of the platform's roots. Environment: VAULT_CACERT.
+    pub(crate) ca_file: Option<String>,
+    /// PEM file of a client certificate chain; needs client_key. Environment: VAULT_CLIENT_CERT.
+    pub(crate) client_cert: Option<String>,
+    /// PEM file of the client certificate's key; needs client_cert. Environment: VAULT_CLIENT_KEY.
+    pub(crate) client_key: Option<String>,
+    /// The name that Vault's certificate must carry, where it is not the address's host. Environment:
+    /// VAULT_TLS_SERVER_NAME.
+    pub(crate) tls_server_name: Option<String>,
+    /// Whether http:// may leave the machine; credentials would cross the network in clear. Default: false.
+    #[schemars(extend("default" = false))]
+    pub(crate) allow_plain_http: Option<bool>,
+    /// For the TCP and TLS handshakes together. Default: "5s".
+    #[schemars(extend("default" = "5s"))]
+    pub(crate) connect_timeout: Option<RawDuration>,
+    /// For a whole request. Default: "10s".
+    #[schemars(extend("default" = "10s"))]
+    pub(crate) request_timeout: Option<RawDuration>,
+    /// How the process logs in; one method.
+    pub(crate) auth: RawAuth,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct RawAuth {
+    /// By AWS IAM: a signed sts:GetCallerIdentity.
+    pub(crate) aws: Option<RawAws>,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct RawAws {
+    /// The role of Vault's AWS auth method. Required. Environment: TENURE_AUTH_ROLE.
+    pub(crate) role: Option<String>,
+    /// Where the method is mounted, below auth/. Default: "aws".
+    #[schemars(extend("default" = "aws"))]
+    pub(crate) mount: Option<String>,
+    /// Signed as X-Vault-AWS-IAM-Server-ID, where Vault asks for it.
+    pub(crate) server_id: Option<String>,
+    /// The region whose STS is signed for. Default: that of the AWS chain.
+    pub(crate) region: Option<String>,
+    /// Whether STS's FIPS endpoint is signed for. Default: false.
+    #[schemars(extend("default" = false))]
+    pub(crate) fips: Option<bool>,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct RawRun {
+    /// The token role that run tokens are made from. Default: none, leases hang off the login token. Environment:
+    /// TENURE_TOKEN_ROLE.
+    pub(crate) token_role: Option<String>,
+    /// The life of a run token where the run has no deadline, whole seconds; with a deadline it is the time left.
+    /// Default: "15m".
+    #[schemars(extend("default" = "15m"))]
+    pub(crate) ttl: Option<RawDuration>,
+    /// The write-ahead journal of token accessors, by which the next start revokes what a crash left. Default: audit.file
+    /// with ".orphans" appended; none where audit lines go to stdout.
+    pub(crate) journal: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct RawListen {
+    /// A Unix socket that speaks Vault's API.
+    pub(crate) unix: Option<RawUnix>,
+    /// A loopback TCP port that speaks Vault's API.
+    pub(crate) tcp: Option<RawTcp>,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct RawUnix {
+    /// Where the socket is made: "/run/tenure/tenure.sock". Required. Environment: TENURE_SOCKET.
+    pub(crate) path: Option<String>,
+    /// Its permission bits, octal, never open to others. Default: "0600".
+    #[schemars(extend("default" = "0600", "pattern" = "^0?[0-7]{3}$"))]
+    pub(crate) mode: Option<String>,
+    /// The numeric uid that is to own it. Default: the process's.
+    pub(crate) owner: Option<RawId>,
+    /// Its numeric gid. Default: the process's.
+    pub(crate) group: Option<RawId>,
+    /// Which peers may speak: one entry must match, each id of it. Default: those with the process's own uid.
+    pub(crate) allow: Option<Vec<RawPeer>>,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct RawPeer {
+    /// The peer's uid.
+    #[schemars(range(max = 4_294_967_295_u32))]
+    pub(crate) uid: Option<u32>,
+    /// The peer's gid.
+    #[schemars(range(max = 4_294_967_295_u32))]
+    pub(crate) gid: Option<u32>,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct RawTcp {
+    /// A loopback address and port: "127.0.0.1:8200"; port 0 lets the system choose. Required. Environment: TENURE_TCP.
+    pub(crate) address: Option<String>,
+    /// Holds the local token that callers send as their Vault token; made at start, 0600, where absent. Required.
+    /// Environment: TENURE_TOKEN_FILE.
+    pub(crate) token_file: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct RawAudit {
+    /// The file that lines are appended to. Environment: TENURE_AUDIT_FILE.
+    pub(crate) file: Option<String>,
+    /// Whether lines are printed instead. Default: false.
+    #[schemars(extend("default" = false))]
+    pub(crate) stdout: Option<bool>,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct RawCache {
+    /// How many leases may live at once; one more is refused (429) before it is minted. Default: 10000.
+    #[schemars(range(min = 1, max = 1_000_000), extend("default" = 10_000))]
+    pub(crate) max_leases: Option<u32>,
+    /// A KV value older than this is asked for again. Default: "60s".
+    #[schemars(extend("default" = "60s"))]
+    pub(crate) kv_fresh: Option<RawDuration>,
+    /// Up to this age a KV value is served, labelled, while Vault cannot answer; "0s": never. Default: "10m", or
+    /// kv_fresh where that is longer.
+    #[schemars(extend("default" = "10m"))]
+    pub(crate) kv_stale: Option<RawDuration>,
+    /// Bytes that KV values may take before they are evicted. Default: 16777216.
+    #[schemars(range(min = 1, max = 1_099_511_627_776_u64), extend("default" = 16_777_216))]
+    pub(crate) kv_bytes: Option<u64>,
+    /// How long a reader waits at most. Default: "30s".
+    #[schemars(extend("default" = "30s"))]
+    pub(crate) read_timeout: Option<RawDuration>,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct RawLog {
+    /// What is said: a level, and levels of targets: "info,tenure::vault=debug". Default: "info". Environment: TENURE_LOG.
+    #[schemars(extend("default" = "info"))]
+    pub(crate) filter: Option<String>,
+    /// The form of its lines; "auto" is text on a terminal and JSON elsewhere. Default: "auto".
+    #[schemars(extend("default" = "auto"))]
+    pub(crate) format: Option<LogFormat>,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct RawShutdown {
+    /// How long draining and revoking may take together. Default: "20s".
+    #[schemars(extend("default" = "20s"))]
+    pub(crate) grace: Option<RawDuration>,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct RawPrefetch {
+    /// A path below /v1/: "database/creds/orders". Required.
+    pub(crate) path: Option<String>,
+}
+
+/// A number with its unit: "90s", "15m", "1h 30m".
+#[derive(Debug, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct RawDuration(pub(crate) String);
+
+impl JsonSchema for RawDuration {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Duration".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "string",
+            "pattern": r"^\s*([0-9]+\s*(ms|msec|s|sec|secs|seconds?|m|min|mins|minutes?|h|hr|hrs|hours?|d|days?)\s*)+$",
+        })
+    }
+}
+
+/// A numeric uid or gid, as a number or in quotes.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum RawId {
+    Number(u32),
+    Text(String),
+}
+
+impl JsonSchema for RawId {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Id".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": ["integer", "string"], "minimum": 0, "maximum": u32::MAX, "pattern": "^[0-9]+$"})
+    }
+}
+
+/// The variables that stand for a setting, each with its key.
+pub(crate) const VARIABLES: &[(&str, &str)] = &[
+    ("VAULT_ADDR", "vault.address"),
+    ("VAULT_NAMESPACE", "vault.namespace"),
+    ("VAULT_CACERT", "vault.ca_file"),
+    ("VAULT_CLIENT_CERT", "vault.client_cert"),
+    ("VAULT_CLIENT_KEY", "vault.client_key"),
+    ("VAULT_TLS_SERVER_NAME", "vault.tls_server_name"),
+    ("TENURE_AUTH_ROLE", "vault.auth.aws.role"),
+    ("TENURE_TOKEN_ROLE", "run.token_role"),
+    ("TENURE_SOCKET", "listen.unix.path"),
+    ("TENURE_TCP", "listen.tcp.address"),
+    ("TENURE_TOKEN_FILE", "listen.tcp.token_file"),
+    ("TENURE_AUDIT_FILE", "audit.file"),
+    ("TENURE_LOG", "log.filter"),
+];
+
+/// The variable that sets `key`, for a message on what is missing.
+pub(crate) fn variable_of(key: &str) -> Option<&'static str> {
+    VARIABLES.iter().find(|(_, sets)| *sets == key).map(|(name, _)| *name)
+}

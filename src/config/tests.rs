@@ -1,0 +1,193 @@
+//! The whole way from text to configuration: one fixture for each bad file, its messages beside it.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::*;
+use crate::clock::Moment;
+
+/// 2026-01-01T00:00:00Z.
+const NOW: Moment = Moment { mono: Duration::from_secs(5), wall: Duration::from_secs(1_767_225_600) };
+
+const LEAST: &str = r#"
+[vault]
+address = "https://vault.internal:8200/"
+[vault.auth.aws]
+role = "orders"
+[listen.unix]
+path = "/run/tenure/tenure.sock"
+[audit]
+file = "/var/log/tenure/audit.jsonl"
+"#;
+
+fn loaded(text: &str, vars: &[(&str, &str)]) -> Result<Loaded, Problems> {
+    let environment = vars.iter().copied().collect();
+    parse(Some((Path::new("tenure.toml"), text)), &environment, &Overrides::default(), NOW)
+}
+
+/// Each `tests/fixtures/config/*.toml` is refused with exactly what stands in the `.expected` beside it, or taken where
+/// there is none.
+#[test]
+fn each_fixture_says_what_is_expected_of_it() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/config");
+    let mut files: Vec<PathBuf> =
+        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|file| file.extension().is_some_and(|extension| extension == "toml"));
+    files.sort();
+    assert!(files.len() > 20, "the fixtures were found");
+    let mut failures = String::new();
+    for file in files {
+        let text = std::fs::read_to_string(&file).unwrap();
+        let name = Path::new(file.file_name().unwrap());
+        let expected = std::fs::read_to_string(file.with_extension("expected")).unwrap_or_default();
+        let said = parse(Some((name, &text)), &Environment::default(), &Overrides::default(), NOW)
+            .map_or_else(|problems| format!("{problems}\n"), |_| String::new());
+        if said != expected {
+            failures += &format!("== {}\n-- expected\n{expected}-- said\n{said}", name.display());
+        }
+    }
+    assert!(failures.is_empty(), "\n{failures}");
+}
+
+#[test]
+fn what_is_left_out_has_its_default() {
+    let Loaded { config, run, .. } = loaded(LEAST, &[]).unwrap();
+    assert_eq!(config.vault.address, "https://vault.internal:8200");
+    assert_eq!(config.vault.request_timeout, Duration::from_secs(10));
+    let Login::Aws(aws) = &config.login;
+    assert_eq!((aws.mount.as_str(), aws.fips, &aws.region), ("aws", false, &None));
+    assert_eq!(config.run.journal.as_deref(), Some(Path::new("/var/log/tenure/audit.jsonl.orphans")));
+    let unix = config.listen.unix.unwrap();
+    assert_eq!((unix.mode, unix.allow), (0o600, Allow::SameUser));
+    assert_eq!(config.cache.max_leases, 10_000);
+    assert_eq!(config.cache.kv_bytes, 16_777_216);
+    assert_eq!(run, RunEnv::default());
+}
+
+#[test]
+fn the_environment_alone_is_enough() {
+    let environment = [
+        ("VAULT_ADDR", "http://127.0.0.1:8200"),
+        ("TENURE_AUTH_ROLE", "orders"),
+        ("TENURE_TCP", "127.0.0.1:0"),
+        ("TENURE_TOKEN_FILE", "/run/tenure/token"),
+        ("TENURE_AUDIT_FILE", "/tmp/audit.jsonl"),
+        ("TENURE_STACK_DIR", "/tmp/stack"),
+        ("TENURE_TAG_COMMIT", "abc"),
+        ("TENURE_TIMEOUT_SECONDS", "60"),
+        ("VAULT_NAMESPACE", ""),
+        ("HOME", "/root"),
+    ];
+    let loaded = parse(None, &environment.into_iter().collect(), &Overrides::default(), NOW).unwrap();
+    assert_eq!(loaded.config.vault.address, "http://127.0.0.1:8200");
+    assert_eq!(loaded.config.vault.namespace, None, "set to nothing is not set");
+    assert_eq!(loaded.config.listen.unix, None);
+    assert_eq!(loaded.run.deadline.unwrap().len, Duration::from_secs(60));
+}
+
+#[test]
+fn flags_win_over_the_environment_and_that_over_the_file() {
+    let environment: Environment =
+        [("VAULT_ADDR", "https://env:8200"), ("TENURE_SOCKET", "/run/env.sock")].into_iter().collect();
+    let flags = Overrides { socket: Some("/run/flag.sock".into()), ..Overrides::default() };
+    let loaded = parse(Some((Path::new("tenure.toml"), LEAST)), &environment, &flags, NOW).unwrap();
+    let of = |key: &str| {
+        let setting = loaded.settings.iter().find(|setting| setting.key == key).unwrap();
+        format!("{} ({})", setting.value, setting.origin)
+    };
+    assert_eq!(of("vault.address"), "\"https://env:8200\" (environment VAULT_ADDR)");
+    assert_eq!(of("listen.unix.path"), "\"/run/flag.sock\" (flag --socket)");
+    assert_eq!(of("audit.file"), "\"/var/log/tenure/audit.jsonl\" (tenure.toml:9)");
+    assert_eq!(of("run.ttl"), "\"15m\" (default)");
+}
+
+#[test]
+fn a_problem_names_the_variable_or_the_flag_that_made_it() {
+    for (name, value, expected) in [
+        (
+            "TENURE_TOKEN_ROL",
+            "x",
+            "environment TENURE_TOKEN_ROL: no such variable (did you mean \"TENURE_TOKEN_ROLE\"?)",
+        ),
+        ("TENURE_WHATEVER_IT_IS", "x", "environment TENURE_WHATEVER_IT_IS: no such variable"),
+        ("VAULT_ADDR", "vault:8200", "environment VAULT_ADDR: vault.address: \"vault:8200\" has no scheme"),
+        (
+            "VAULT_ADDR",
+            "unix:///run/x",
+            "environment VAULT_ADDR: vault.address: \"unix:///run/x\" is a socket",
+        ),
+        (
+            "VAULT_CLIENT_CERT",
+            "/c",
+            "environment VAULT_CLIENT_CERT: vault.client_cert: needs vault.client_key (VAULT_CLIENT_KEY)",
+        ),
+        ("TENURE_TCP", "0.0.0.0:80", "environment TENURE_TCP: listen.tcp.address: 0.0.0.0 is not a loopback"),
+        ("TENURE_TOKEN_FILE", "/t", "environment TENURE_TOKEN_FILE"),
+        ("TENURE_LOG", "inof", "environment TENURE_LOG: log.filter: \"inof\" is not a level"),
+        ("TENURE_DEADLINE", "2025-01-01T00:00:00Z", "environment TENURE_DEADLINE: the deadline"),
+    ] {
+        let said =
+            loaded(LEAST, &[(name, value)]).err().map(|problems| problems.to_string()).unwrap_or_default();
+        assert!(said.contains(expected), "{name}={value}: {said}");
+    }
+    let flags = Overrides { log_format: Some("jsn".into()), ..Overrides::default() };
+    let said =
+        parse(Some((Path::new("tenure.toml"), LEAST)), &Environment::default(), &flags, NOW).unwrap_err();
+    assert_eq!(
+        said.to_string(),
+        "flag --log-format: log.format: \"jsn\" is not known (did you mean \"json\"?); it is one of auto, json, text"
+    );
+}
+
+#[test]
+fn nothing_at_all_says_what_is_needed() {
+    let said = parse(None, &Environment::default(), &Overrides::default(), NOW).unwrap_err().to_string();
+    let keys: Vec<_> = said.lines().map(|line| line.split(": ").next().unwrap()).collect();
+    assert_eq!(keys, ["audit", "listen", "vault.address", "vault.auth.aws.role"], "{said}");
+}
+
+#[test]
+fn serde_refuses_what_the_shape_check_would_have_taken_out() {
+    for text in ["x = 1", "[vault]\nx = 1", "[listen.unix]\nx = 1", "[[prefetch]]\nx = 1"] {
+        assert!(toml::from_str::<raw::RawConfig>(text).is_err(), "{text}");
+    }
+}
+
+#[test]
+fn each_key_has_a_description_in_the_schema() {
+    fn walk(schema: &serde_json::Value, key: &str) {
+        for (name, inner) in schema["properties"].as_object().into_iter().flatten() {
+            assert!(inner["description"].is_string(), "{key}.{name} has no description");
+            assert!(inner.get("anyOf").is_none(), "{key}.{name} may be null, and TOML has no null");
+            assert_eq!(
+                inner.get("properties").is_some(),
+                inner.get("additionalProperties").is_some(),
+                "{name}"
+            );
+            walk(inner, &format!("{key}.{name}"));
+            walk(&inner["items"], &format!("{key}.{name}[]"));
+        }
+    }
+    walk(&schema(), "");
+}
+
+#[test]
+fn a_file_is_read_with_care() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("tenure.toml");
+    let said = |path: &Path| {
+        let result = load(Some(path), &Environment::default(), &Overrides::default(), NOW);
+        result.map_or_else(|problems| problems.to_string(), |_| "taken".to_owned())
+    };
+    assert!(said(&file).ends_with("tenure.toml: cannot be opened: No such file or directory (os error 2)"));
+    assert!(said(folder.path()).ends_with("is a directory; give the file itself"));
+    std::fs::write(&file, LEAST).unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
+    assert_eq!(said(&file), "taken");
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o666)).unwrap();
+    assert!(said(&file).ends_with("anybody may write to it; run chmod o-w on it"));
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+    std::fs::write(&file, b"\xff").unwrap();
+    assert!(said(&file).contains("cannot be read: "));
+}
