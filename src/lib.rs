@@ -1,5 +1,6 @@
 //! Tenure: a Vault-aware credential broker sidecar.
 
+pub mod app;
 pub mod audit;
 pub mod backoff;
 pub mod broker;

@@ -1,0 +1,380 @@
+//! The composition: the one place that names the adapters and puts all parts together.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::audit::{self, Audit, AuditError, Entry, Event};
+use crate::broker::Broker;
+use crate::clock::Clock;
+use crate::config::{self, AuditSink, Config, RunEnv};
+use crate::door::{Doors, ListenError, LocalToken, UnixDoor, UnixOptions};
+use crate::identity::aws::{AwsLogin, AwsLoginConfig};
+use crate::lease::failure::Failure;
+use crate::lease::upstream::{Login, ReadKey, Source};
+use crate::metrics::Metrics;
+use crate::policy::{Admission, Allow};
+use crate::run::{Boot, Kind, Run};
+use crate::runs::journal::{Journal, JournalError, Orphan};
+use crate::runs::leases::Limits;
+use crate::runs::{Runs, Setup};
+use crate::source::vault::VaultSource;
+use crate::supervise::Supervisor;
+use crate::vault::{ClientCert, VaultClient, VaultConfig};
+
+/// How often the clocks are compared.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+
+/// The clocks moved apart by more than this: the machine was frozen, or its clock was set.
+const JUMP: Duration = Duration::from_secs(2);
+
+/// Entries that hold nothing are let go of every so many heartbeats.
+const SWEEP_EVERY: u32 = 30;
+
+/// Why the broker cannot start, or had to stop.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// The audit log.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
+    /// The orphan journal.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// A listener.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// Upstream refuses us for good.
+    #[error("{0}")]
+    Upstream(Failure),
+    /// Something that the process cannot do without.
+    #[error("{what}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A task panicked: the state of its lease is not known any more.
+    #[error("the task {0:?} panicked; everything was revoked")]
+    Fallen(&'static str),
+}
+
+/// Who is upstream.
+pub struct Upstream {
+    /// How we log in.
+    pub login: Arc<dyn Login>,
+    /// Everything else.
+    pub source: Arc<dyn Source>,
+}
+
+impl Upstream {
+    /// Vault or OpenBao, by AWS IAM.
+    ///
+    /// # Errors
+    /// An address that leads nowhere. Nothing is connected yet.
+    pub fn vault(config: &Config, clock: &Clock) -> Result<Self, AppError> {
+        let vault = &config.vault;
+        let client = VaultClient::new(
+            VaultConfig {
+                address: vault.address.clone(),
+                namespace: vault.namespace.clone(),
+                ca_file: vault.ca_file.clone(),
+                client_cert: vault.client.as_ref().map(|client| ClientCert {
+                    cert_file: client.cert.clone(),
+                    key_file: client.key.clone(),
+                }),
+                tls_server_name: vault.tls_server_name.clone(),
+                connect_timeout: vault.connect_timeout,
+                request_timeout: vault.request_timeout,
+            },
+            clock.clone(),
+        );
+        let client = Arc::new(client.map_err(AppError::Upstream)?);
+        let config::Login::Aws(aws) = &config.login;
+        let login = AwsLogin::new(
+            Arc::clone(&client),
+            AwsLoginConfig {
+                mount: aws.mount.clone(),
+                role: aws.role.clone(),
+                region: aws.region.clone(),
+                fips: aws.fips,
+                server_id: aws.server_id.clone(),
+            },
+        );
+        Ok(Self { login: Arc::new(login), source: Arc::new(VaultSource::new(client)) })
+    }
+}
+
+/// A broker that serves.
+pub struct App {
+    broker: Arc<Broker>,
+    doors: Arc<Doors>,
+    audit: Audit,
+    supervisor: Supervisor,
+    orphans: Vec<Orphan>,
+    grace: Duration,
+    socket: Option<PathBuf>,
+    tcp: Option<SocketAddr>,
+}
+
+impl App {
+    /// Opens the log, binds the listeners and begins to log in. Readers may come from now on; they wait for the login.
+    ///
+    /// # Errors
+    /// What stands in the way, before anything was asked of upstream.
+    pub async fn start(
+        config: &Config,
+        run: RunEnv,
+        upstream: Upstream,
+        clock: Clock,
+    ) -> Result<Self, AppError> {
+        let random = |source: getrandom::Error| AppError::System {
+            what: "the system has no randomness to give",
+            source: std::io::Error::other(source),
+        };
+        let boot = Boot::new().map_err(random)?;
+        let run = Run {
+            id: Run::new_id().map_err(random)?,
+            kind: if run.execution_arn.is_some() { Kind::State } else { Kind::Process },
+            execution_arn: run.execution_arn,
+            state: run.state_name,
+            parent_execution_arn: run.parent_execution_arn,
+            deadline: run.deadline,
+            tags: run.tags,
+        };
+        let sink = match &config.audit {
+            AuditSink::File(path) => audit::Config::File(path.clone()),
+            AuditSink::Stdout => audit::Config::Stdout,
+        };
+        let audit = Audit::open(sink, boot.id(), clock.clone())?;
+        let (journal, orphans) = match &config.run.journal {
+            Some(path) => Journal::open(path)?,
+            None => (Journal::default(), Vec::new()),
+        };
+        let token =
+            config.listen.tcp.as_ref().map(|tcp| LocalToken::from_file(&tcp.token_file)).transpose()?;
+        let unix = config.listen.unix.as_ref().map(|unix| {
+            UnixDoor::bind(&UnixOptions {
+                path: unix.path.clone(),
+                mode: unix.mode,
+                owner: unix.owner,
+                group: unix.group,
+            })
+        });
+        let unix = unix.transpose()?;
+        let tcp = match &config.listen.tcp {
+            Some(tcp) => Some(TcpListener::bind(tcp.address).await.map_err(|source| ListenError::Io {
+                what: format!("binding listen.tcp.address {}", tcp.address),
+                source,
+            })?),
+            None => None,
+        };
+        let address = tcp.as_ref().and_then(|listener| listener.local_addr().ok());
+        audit.note(&Entry::done(Event::Boot).detail(concat!("tenure ", env!("CARGO_PKG_VERSION"))));
+        let supervisor = Supervisor::default();
+        let runs = Runs::start(Setup {
+            login: upstream.login,
+            source: upstream.source,
+            audit: audit.clone(),
+            journal,
+            boot: boot.clone(),
+            clock: clock.clone(),
+            supervisor: supervisor.clone(),
+            run,
+            token_role: config.run.token_role.clone(),
+            token_ttl: config.run.ttl,
+            limits: Limits {
+                max_leases: config.cache.max_leases,
+                kv_fresh: config.cache.kv_fresh,
+                kv_stale: config.cache.kv_stale,
+                kv_bytes: config.cache.kv_bytes,
+            },
+        });
+        let runs = runs.map_err(|error| AppError::System {
+            what: "the run cannot be written as JSON",
+            source: std::io::Error::other(error),
+        })?;
+        for path in &config.prefetch {
+            let key = ReadKey { path: path.as_str().into(), query: "".into(), list: false };
+            if let Err(full) = runs.leases.entry(&key, true) {
+                tracing::error!(%path, limit = full.limit, "not prefetched: more prefetches than cache.max_leases");
+            }
+        }
+        let admission = Admission::new(rustix::process::geteuid().as_raw(), allowed(config));
+        let broker = Arc::new(Broker::new(
+            runs,
+            admission,
+            audit.clone(),
+            boot,
+            clock.clone(),
+            Metrics::default(),
+            config.cache.read_timeout,
+        ));
+        let doors =
+            Doors::new(Arc::clone(&broker), token, config.vault.namespace.clone(), supervisor.clone());
+        if let Some(door) = unix {
+            supervisor.spawn("unix door", Arc::clone(&doors).serve_unix(door));
+        }
+        if let Some(listener) = tcp {
+            supervisor.spawn("tcp door", Arc::clone(&doors).serve_tcp(listener));
+        }
+        supervisor.spawn("heartbeat", heartbeat(Arc::clone(&broker), clock));
+        Ok(Self {
+            broker,
+            doors,
+            audit,
+            supervisor,
+            orphans,
+            grace: config.shutdown.grace,
+            socket: config.listen.unix.as_ref().map(|unix| unix.path.clone()),
+            tcp: address,
+        })
+    }
+
+    /// The broker.
+    #[must_use]
+    pub fn broker(&self) -> &Arc<Broker> {
+        &self.broker
+    }
+
+    /// The audit log.
+    #[must_use]
+    pub fn audit(&self) -> &Audit {
+        &self.audit
+    }
+
+    /// Where the TCP listener is, if there is one: the port may have been chosen by the system.
+    #[must_use]
+    pub fn tcp(&self) -> Option<SocketAddr> {
+        self.tcp
+    }
+
+    /// Waits for the login and the run token, then revokes what an earlier process left behind.
+    ///
+    /// # Errors
+    /// The failure that no further try will mend; transient ones are waited out.
+    pub async fn established(&mut self) -> Result<(), AppError> {
+        self.broker.runs().established().await.map_err(AppError::Upstream)?;
+        let orphans = std::mem::take(&mut self.orphans);
+        if !orphans.is_empty() {
+            let broker = Arc::clone(&self.broker);
+            self.supervisor.spawn("orphans", async move { broker.runs().revoke_orphans(&orphans).await });
+        }
+        Ok(())
+    }
+
+    /// Serves until SIGTERM or SIGINT, or until a task falls; then drains, revokes and closes the log.
+    ///
+    /// # Errors
+    /// Upstream refuses us for good at the start, or a task panicked.
+    pub async fn serve(mut self) -> Result<(), AppError> {
+        let stream = |kind| {
+            signal(kind).map_err(|source| AppError::System { what: "signals cannot be listened to", source })
+        };
+        let (mut term, mut interrupt, mut hangup) = (
+            stream(SignalKind::terminate())?,
+            stream(SignalKind::interrupt())?,
+            stream(SignalKind::hangup())?,
+        );
+        let supervisor = self.supervisor.clone();
+        let mut established = false;
+        let result = loop {
+            tokio::select! {
+                _ = term.recv() => break Ok(()),
+                _ = interrupt.recv() => break Ok(()),
+                _ = hangup.recv() => match self.audit.reopen().await {
+                    Ok(()) => tracing::info!("SIGHUP: the audit log was reopened"),
+                    Err(error) => tracing::error!(%error, "SIGHUP: the audit log was not reopened; the old file is still the log"),
+                },
+                name = supervisor.fallen() => break Err(AppError::Fallen(name)),
+                result = self.established(), if !established => match result {
+                    Ok(()) => {
+                        established = true;
+                        self.announce();
+                    }
+                    Err(error) => break Err(error),
+                },
+            }
+        };
+        if result.is_ok() {
+            tracing::info!("stopping: draining, then revoking");
+        }
+        self.stop().await;
+        result
+    }
+
+    fn announce(&self) {
+        let runs = self.broker.runs();
+        let leases = match &runs.token {
+            Some((role, _)) => format!("a run token of role {role}"),
+            None => {
+                "the login token itself: set run.token_role, so that the login needs no access to secrets"
+                    .to_owned()
+            }
+        };
+        tracing::info!(
+            login = runs.method,
+            run = %runs.run.id,
+            socket = self.socket.as_ref().map(|path| path.display().to_string()),
+            tcp = self.tcp.map(|address| address.to_string()),
+            "serving; leases hang off {leases}"
+        );
+    }
+
+    /// Drains, revokes and confirms, within the configured grace, and closes the log. Returns whether all of it was
+    /// done in time; what was not is left to its own expiry and to the journal.
+    pub async fn stop(self) -> bool {
+        self.doors.close();
+        let drained = tokio::time::timeout(self.grace.mul_f64(0.2), async {
+            while self.broker.metrics().connections.get() > 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        });
+        let drained = drained.await.is_ok();
+        let revoked = self.broker.runs().end(self.grace.mul_f64(0.7)).await;
+        if !revoked {
+            tracing::error!("not everything could be revoked in time: the rest is left to its own expiry");
+        }
+        let left = if revoked { "everything was revoked" } else { "not everything could be revoked in time" };
+        self.audit.note(&Entry::done(Event::Shutdown).detail(left));
+        if let Err(error) = self.audit.clone().close().await {
+            tracing::error!(%error, "the audit log was not closed cleanly");
+        }
+        drained && revoked
+    }
+}
+
+fn allowed(config: &Config) -> Vec<Allow> {
+    match config.listen.unix.as_ref().map(|unix| &unix.allow) {
+        Some(config::Allow::Listed(peers)) => {
+            peers.iter().map(|peer| Allow { uid: peer.uid, gid: peer.gid }).collect()
+        }
+        Some(config::Allow::SameUser) | None => Vec::new(),
+    }
+}
+
+/// Compares the clocks: a machine that was frozen, or whose clock was set, has everything judged anew.
+async fn heartbeat(broker: Arc<Broker>, clock: Clock) {
+    let mut beats = 0u32;
+    loop {
+        let before = clock.now();
+        tokio::time::sleep(HEARTBEAT).await;
+        let after = clock.now();
+        let mono = after.mono.saturating_sub(before.mono);
+        let wall = after.wall.saturating_sub(before.wall);
+        let back = before.wall.saturating_sub(after.wall);
+        let apart = wall.abs_diff(mono).max(back).max(mono.saturating_sub(HEARTBEAT));
+        if apart > JUMP {
+            broker.runs().clock_jumped(apart);
+        }
+        beats = beats.wrapping_add(1);
+        if beats.is_multiple_of(SWEEP_EVERY) {
+            broker.runs().leases.sweep();
+        }
+    }
+}
