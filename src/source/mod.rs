@@ -1,3 +1,4 @@
 //! Sources of secrets: adapters to [`crate::lease::upstream::Source`].
 
+pub mod dev;
 pub mod vault;
