@@ -221,10 +221,12 @@ impl VaultSource {
             })
         };
         let data = envelope.data.map_or("null", |raw| raw.get());
+        // What a KV client asks before each read. It is kept as long as a value: mounts change less often.
+        let preflight = key.path.starts_with("sys/internal/ui/mounts/");
         let mount_type = match envelope.mount_type.filter(|kind| !kind.is_empty()) {
             Some(kind) => Arc::from(kind),
-            // A lease says all there is to know about a life.
-            None if life.is_some() => Arc::from(""),
+            // A lease says all there is to know about a life, and a mount's description is no mount.
+            None if life.is_some() || preflight => Arc::from(""),
             None => self.mount_type(&call, token, &key.path).await,
         };
         let version = if &*mount_type == "kv" { version(data) } else { None };
@@ -236,7 +238,7 @@ impl VaultSource {
             mount_type: mount_type.to_string(),
             version,
         };
-        let life = life.unwrap_or(Life::Static { keep: &*mount_type == "kv" });
+        let life = life.unwrap_or(Life::Static { keep: preflight || &*mount_type == "kv" });
         Ok(Minted { payload: answer, sent: reply.sent, life })
     }
 

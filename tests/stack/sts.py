@@ -55,7 +55,7 @@ class StsChecks:
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         refusal = self._refusal(environ)
         if refusal is None:
-            return self._app(environ, start_response)
+            return self._app(environ, _as_xml(start_response))
         status, code, message = refusal
         return _answer(start_response, status, _error_xml(code, message), "text/xml")
 
@@ -138,6 +138,18 @@ def _form(environ: dict[str, Any]) -> dict[str, list[str]]:
     body: bytes = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
     environ["wsgi.input"] = BytesIO(body)
     return parse_qs(body.decode("utf-8", "replace"))
+
+
+def _as_xml(start_response: StartResponse) -> StartResponse:
+    """Moto's own refusals lack STS's content type, and Vault relays none that is not XML."""
+
+    def start(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
+        if status.startswith("403"):
+            headers = [(name, value) for name, value in headers if name.lower() != "content-type"]
+            headers.append(("Content-Type", "text/xml"))
+        return start_response(status, headers, *rest)
+
+    return start
 
 
 def _answer(
