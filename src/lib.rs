@@ -5,6 +5,7 @@ pub mod audit;
 pub mod backoff;
 pub mod broker;
 pub mod caller;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod door;
