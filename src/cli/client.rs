@@ -144,7 +144,7 @@ impl Broker {
         for (name, value) in headers {
             all.insert(name, value.clone());
         }
-        let connected = tokio::time::timeout(CONNECT, self.connect()).await;
+        let connected = tokio::time::timeout(CONNECT.min(wait), self.connect()).await;
         let stream = connected.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()));
         let stream = stream.map_err(|error| self.unreachable(&error))?;
         match tokio::time::timeout(wait, exchange(stream, request)).await {

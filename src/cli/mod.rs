@@ -38,6 +38,7 @@ pub fn main() -> ExitCode {
 #[derive(Debug, Parser)]
 #[command(
     name = "tenure",
+    bin_name = "tenure",
     version,
     about = "A Vault-aware credential broker sidecar",
     long_about = "A Vault-aware credential broker sidecar.\n\n\
