@@ -1,0 +1,19 @@
+//! The broker's own binary against the real stack of `tests/stack`: Vault, OpenBao, an STS that checks signatures, and
+//! PostgreSQL. What is missing is a failure that says what to install, never a test that is passed over.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "real processes live in real time: there is no clock to pass to them"
+)]
+
+#[macro_use]
+#[path = "stack/harness.rs"]
+mod harness;
+#[path = "stack/broker.rs"]
+mod broker;
+#[path = "stack/database.rs"]
+mod database;
+#[path = "stack/http.rs"]
+mod http;
+
+#[path = "stack/leases.rs"]
+mod leases;
