@@ -15,5 +15,15 @@ mod database;
 #[path = "stack/http.rs"]
 mod http;
 
+#[path = "stack/clients.rs"]
+mod clients;
+#[path = "stack/ends.rs"]
+mod ends;
 #[path = "stack/leases.rs"]
 mod leases;
+#[path = "stack/login.rs"]
+mod login;
+#[path = "stack/records.rs"]
+mod records;
+#[path = "stack/tls.rs"]
+mod tls;

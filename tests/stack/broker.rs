@@ -21,7 +21,7 @@ const TENURE: &str = env!("CARGO_BIN_EXE_tenure");
 /// What a broker is started with. It can be used again: the next start has the same directory and files.
 #[derive(Clone)]
 pub(crate) struct Setup<'a> {
-    server: &'a Server,
+    pub(crate) server: &'a Server,
     dir: Arc<TempDir>,
     /// The members of `[vault]`, `[vault.auth.aws]` and so on, as TOML values.
     settings: BTreeMap<&'static str, BTreeMap<&'static str, String>>,
