@@ -17,6 +17,10 @@ mod http;
 
 #[path = "stack/clients.rs"]
 mod clients;
+#[path = "stack/disk.rs"]
+mod disk;
+#[path = "stack/doors.rs"]
+mod doors;
 #[path = "stack/ends.rs"]
 mod ends;
 #[path = "stack/leases.rs"]
@@ -25,5 +29,7 @@ mod leases;
 mod login;
 #[path = "stack/records.rs"]
 mod records;
+#[path = "stack/starts.rs"]
+mod starts;
 #[path = "stack/tls.rs"]
 mod tls;
