@@ -15,6 +15,8 @@ mod database;
 #[path = "stack/http.rs"]
 mod http;
 
+#[path = "stack/answers.rs"]
+mod answers;
 #[path = "stack/clients.rs"]
 mod clients;
 #[path = "stack/disk.rs"]
@@ -33,3 +35,5 @@ mod records;
 mod starts;
 #[path = "stack/tls.rs"]
 mod tls;
+#[path = "stack/tokens.rs"]
+mod tokens;

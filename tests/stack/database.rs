@@ -30,8 +30,11 @@ impl Database {
     /// Does the work of the workload: logs in and reads an order.
     pub(crate) fn use_as(&self, user: &str, password: &str) -> Result<(), String> {
         block_on(async {
-            let client = self.connect(user, password).await.map_err(said)?;
-            let row = client.query_one("SELECT item FROM orders WHERE id = 1", &[]).await.map_err(said)?;
+            let client = self.connect(user, password).await.map_err(|error| said(&error))?;
+            let row = client
+                .query_one("SELECT item FROM orders WHERE id = 1", &[])
+                .await
+                .map_err(|error| said(&error))?;
             match row.get::<_, &str>(0) {
                 "first order" => Ok(()),
                 other => Err(format!("there is another order: {other}")),
@@ -66,8 +69,8 @@ impl Database {
     }
 }
 
-fn said(error: tokio_postgres::Error) -> String {
-    let source = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+fn said(error: &tokio_postgres::Error) -> String {
+    let source = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
     format!("{error}: {source}")
 }
 

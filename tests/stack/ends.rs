@@ -9,6 +9,7 @@ use crate::harness::{Server, text, wait_until};
 
 against_both! {
     the_deadline_holds_without_the_broker
+    at_the_deadline_the_broker_revokes_and_goes_on_running
     a_login_lost_behind_our_back_does_not_disturb_the_run
     what_a_crash_left_is_revoked_at_the_next_start
 }
@@ -30,6 +31,30 @@ fn the_deadline_holds_without_the_broker(server: &Server) {
     // The database's role goes first, Vault's entry of the lease right after it.
     wait_until("the end of the lease", Duration::from_secs(2), || !server.knows_lease(&login.lease_id));
     broker.check_outputs();
+}
+
+fn at_the_deadline_the_broker_revokes_and_goes_on_running(server: &Server) {
+    let began = Instant::now();
+    let broker = Setup::new(server).env("TENURE_TIMEOUT_SECONDS", "6").start();
+    let answer = broker.get("/v1/database/creds/orders").ok();
+    let left = answer["lease_duration"].as_u64().expect("a number");
+    assert!(left <= 6, "a credential ends with the run: {left} s");
+    assert_eq!(answer["renewable"], false, "and cannot be prolonged");
+    let users = [text(&answer["data"]["username"]).to_owned()];
+    wait_until("the end of the role", SOON, || server.database.existing(&users).is_empty());
+    assert!((5..=8).contains(&began.elapsed().as_secs()), "{:?} after the start", began.elapsed());
+    wait_until("the end of the run", SOON, || broker.audited("revoke.confirmed") > 0);
+    for path in ["/v1/database/creds/orders", "/v1/secret/data/orders/config"] {
+        let over = broker.get(path);
+        assert_eq!(over.status, 410, "{path}: {}", over.text());
+        assert!(over.text().contains("the run is over"), "{}", over.text());
+    }
+    assert_eq!(broker.get("/tenure/health").status, 200);
+    let run = broker.run.clone();
+    let finished = broker.finish();
+    assert_eq!(finished.of("run.end").len(), 1, "once");
+    assert_eq!(server.asked(&run, "auth/token/create/run"), 1, "nobody made another token");
+    assert_eq!(server.asked(&run, "database/creds/orders"), 1);
 }
 
 fn a_login_lost_behind_our_back_does_not_disturb_the_run(server: &Server) {

@@ -100,7 +100,7 @@ pub(crate) fn raw(place: &Place, bytes: &[u8]) -> io::Result<Answer> {
     let sent = stream.write_all(bytes);
     let mut got = Vec::new();
     match stream.read_to_end(&mut got) {
-        Err(error) if got.is_empty() => return Err(sent.err().unwrap_or(error)),
+        Err(error) if got.is_empty() => Err(sent.err().unwrap_or(error)),
         _ => parse(&got),
     }
 }
