@@ -191,3 +191,33 @@ fn a_file_is_read_with_care() {
     std::fs::write(&file, b"\xff").unwrap();
     assert!(said(&file).contains("cannot be read: "));
 }
+
+mod hostile {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// A damaged file, and variables that hold anything, are refused in words or taken; nothing panics.
+        #[test]
+        fn input_never_panics(
+            cut in 0..1200_usize,
+            length in 0..12_usize,
+            insert in "[\\[\\]{}=\"'.,#\n\\-0-9a-zé\u{0}]{0,12}",
+            value in ".{0,40}",
+        ) {
+            let good = include_str!("../../tests/fixtures/config/full_good.toml");
+            let chars: Vec<char> = good.chars().collect();
+            let cut = cut.min(chars.len());
+            let rest = (cut + length).min(chars.len());
+            let text: String = chars[..cut].iter().copied().chain(insert.chars()).chain(chars[rest..].iter().copied()).collect();
+            let names = ["VAULT_ADDR", "TENURE_SOCKET", "TENURE_TCP", "TENURE_LOG", "TENURE_DEADLINE", "TENURE_TIMEOUT_SECONDS",
+                "TENURE_TAG_A", "TENURE_TOKEN_ROLE"];
+            for name in names {
+                if let Err(problems) = loaded(&text, &[(name, &value)]) {
+                    prop_assert!(problems.list().iter().all(|problem| !problem.message.is_empty()));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! The command line: what was typed, and what each command prints.
+//!
+//! A command is given its surroundings as a [`Session`] and returns an [`Output`], so that all of it can be tested
+//! without a process. [`main`] is the only place that looks at the real environment and terminal.
+
+mod audit;
+mod check;
+mod client;
+mod completions;
+mod demo;
+mod get;
+mod probe;
+mod screen;
+mod serve;
+mod status;
+#[cfg(test)]
+mod tests;
+
+use std::io::{IsTerminal as _, Write as _};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::clock::Clock;
+use crate::config::Environment;
+use screen::Screen;
+
+/// Runs the command that the process was started with.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let environment = Environment::from_os(std::env::vars_os());
+    let screen = Screen::new(&environment, std::io::stdout().is_terminal(), std::io::stderr().is_terminal());
+    let session = Session { environment, screen, clock: Clock::system() };
+    ExitCode::from(run(cli.command, &session).print())
+}
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "tenure",
+    bin_name = "tenure",
+    version,
+    about = "A Vault-aware credential broker sidecar",
+    long_about = "A Vault-aware credential broker sidecar.\n\n\
+        A credential lives exactly as long as the work that needs it, and an auditor can prove it. Tenure logs in to \
+        Vault with the task's IAM role, keeps the credentials that workloads read alive, hands them out on a local \
+        socket, writes an audit line for each, and revokes all of them when the run ends.",
+    after_long_help = "Examples:\n  \
+        tenure demo                                    see it work, with nothing else installed\n  \
+        tenure config check tenure.toml                is this configuration good?\n  \
+        tenure serve --config tenure.toml              the broker\n  \
+        tenure get database/creds/orders               read a credential from it\n  \
+        tenure status --watch                          what it holds, and for how long"
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Serve(serve::ServeArgs),
+    Get(get::GetArgs),
+    Status(status::StatusArgs),
+    /// Check or describe the configuration
+    #[command(subcommand)]
+    Config(check::ConfigCommand),
+    /// Verify or describe the audit log
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
+    Demo(demo::DemoArgs),
+    Health(probe::HealthArgs),
+    Ready(probe::ReadyArgs),
+    Completions(completions::CompletionsArgs),
+}
+
+fn run(command: Command, session: &Session) -> Output {
+    match command {
+        Command::Serve(args) => serve::serve(&args, session),
+        Command::Get(args) => block_on(get::get(&args, session)),
+        Command::Status(args) => block_on(status::status(&args, session)),
+        Command::Config(command) => check::config(&command, session),
+        Command::Audit(command) => audit::run(&command),
+        Command::Demo(args) => demo::demo(&args),
+        Command::Health(args) => block_on(probe::health(&args, session)),
+        Command::Ready(args) => block_on(probe::ready(&args, session)),
+        Command::Completions(args) => completions::completions(&args),
+    }
+}
+
+/// What a command knows of its surroundings.
+pub(crate) struct Session {
+    pub(crate) environment: Environment,
+    pub(crate) screen: Screen,
+    pub(crate) clock: Clock,
+}
+
+/// What a command has to say, and its exit code.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Output {
+    pub(crate) out: String,
+    pub(crate) err: String,
+    pub(crate) code: u8,
+}
+
+impl Output {
+    /// Something to say on stdout.
+    pub(crate) fn said(out: String) -> Self {
+        Self { out, ..Self::default() }
+    }
+
+    /// A failure, in one message; a full stop is not added.
+    pub(crate) fn failed(code: u8, message: &str) -> Self {
+        Self { err: format!("error: {message}\n"), code, ..Self::default() }
+    }
+
+    fn print(&self) -> u8 {
+        // A reader that has gone away (`| head`) wants no more; there is nobody left to tell.
+        let mut out = std::io::stdout().lock();
+        let written = out.write_all(self.out.as_bytes()).and_then(|()| out.flush());
+        let told = std::io::stderr().write_all(self.err.as_bytes());
+        match written.and(told) {
+            Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => self.code.max(1),
+            _ => self.code,
+        }
+    }
+}
+
+/// Runs a command that talks to the broker: one task, on this thread.
+fn block_on(command: impl Future<Output = Output>) -> Output {
+    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(command),
+        Err(error) => Output::failed(1, &format!("the runtime cannot start: {error}")),
+    }
+}
