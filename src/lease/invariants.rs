@@ -72,6 +72,7 @@ impl World {
             fresh: FRESH,
             stale: STALE,
             backoff: Backoff::UPSTREAM,
+            until: None,
         };
         let parent = (!is_token).then(|| {
             let until = Duration::from_secs(u64::from(setup.1 % 900) + 1);

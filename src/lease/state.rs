@@ -28,6 +28,10 @@ const SUSPICIOUSLY_SHORT: Duration = Duration::from_secs(5);
 /// What is asked for at least beyond what a reader wants: more than an answer's way takes.
 const SPARE: Duration = Duration::from_secs(5);
 
+/// By how much a life that was to reach a certain time may miss it: Vault counts in seconds, for a token and again for a
+/// lease that hangs off it.
+const WHOLE: Duration = Duration::from_secs(2);
+
 /// How long an answer that may not be kept stays readable for those who were waiting for it.
 const ONCE: Duration = Duration::from_secs(1);
 
@@ -44,6 +48,8 @@ pub struct Terms {
     pub stale: Duration,
     /// The schedule of retries.
     pub backoff: Backoff,
+    /// Nobody needs it any longer: one that lives until then is neither prolonged nor replaced before its end.
+    pub until: Option<Until>,
 }
 
 /// What happened. The set is closed.
@@ -571,6 +577,10 @@ impl<P: Clone> Lease<P> {
     fn plan(&mut self, roll: f64, now: Moment) {
         if let Phase::Holding { held, .. } = &mut self.phase {
             held.schedule(roll);
+            let enough = self.terms.until.is_some_and(|until| until.left(now) <= held.own.left(now) + WHOLE);
+            if enough && !held.is_static {
+                held.due = None;
+            }
         }
         self.plan_to_move_over(roll, now);
     }

@@ -176,6 +176,7 @@ impl Leases {
             fresh: self.limits.kv_fresh,
             stale: self.limits.kv_stale,
             backoff: Backoff::UPSTREAM,
+            until: self.context.run.deadline,
         };
         let performer = Arc::new(SecretPerformer {
             key: key.clone(),

@@ -121,6 +121,7 @@ impl Runs {
             fresh: Duration::ZERO,
             stale: Duration::ZERO,
             backoff: Backoff::UPSTREAM,
+            until: None,
         };
         let method = login.describe();
         let performer = Arc::new(LoginPerformer { login, context: context.clone() });
@@ -134,6 +135,7 @@ impl Runs {
                 leases: Arc::clone(&minted),
                 context: context.clone(),
             });
+            let terms = Terms { until: context.run.deadline, ..terms };
             (role, Keeper::start("run", terms, None, performer, clock, &supervisor))
         });
         let parent = token.as_ref().map_or_else(|| login.clone(), |(_, token)| token.clone());

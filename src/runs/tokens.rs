@@ -257,6 +257,9 @@ use RunPerformer as RunToken;
 impl RunToken {
     async fn make(&self) -> Result<Minted<Arc<Token>>, Failure> {
         let context = &self.context;
+        // Waiting for the login takes its time, too: what is left is counted after it.
+        let login = self.login.get(Duration::ZERO, context.patience).await;
+        login.map_err(|refusal| refused("login token", refusal))?;
         let deadline = context.run.deadline;
         let ttl = deadline.map_or(self.ttl, |deadline| deadline.left(context.clock.now()));
         if ttl < Duration::from_secs(1) {
