@@ -53,6 +53,7 @@ fn an_answer_says_what_is_really_left(server: &Server) {
     assert_eq!(too_long.status, 400, "{}", too_long.text());
     assert!(too_long.text().contains("5h"), "{}", too_long.text());
     assert_eq!(broker.get(CREDENTIAL).status, 200, "which harms nobody else");
+    assert!(server.asked(&broker.run, "sys/leases/renew") <= 5, "and is not asked for again and again");
     broker.finish();
 }
 

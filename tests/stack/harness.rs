@@ -5,6 +5,7 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use rustix::process::Pid;
 use serde_json::Value;
 
 use crate::database::Database;
@@ -163,6 +164,12 @@ impl Server {
     pub(crate) fn place(&self) -> Place {
         let address = self.says("address").trim_start_matches("http://");
         Place::Tcp(address.parse().expect("an address"))
+    }
+
+    /// Its process, for those who may stop it.
+    pub(crate) fn pid(&self) -> Pid {
+        let pid = self.stack[self.flavor.name()]["pid"].as_i64().and_then(|pid| pid.try_into().ok());
+        pid.and_then(Pid::from_raw).expect("a process id")
     }
 
     /// A request of the operator, with the root token.
