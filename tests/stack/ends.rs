@@ -150,7 +150,9 @@ fn what_could_not_be_revoked_is_revoked_at_the_next_start(flavor: Flavor) {
 
     let broker = setup.start();
     wait_until("two orphans revoked", SOON, || broker.audited("orphan.revoked") == 2);
-    wait_until("the end of the role", SOON, || server.database.existing(&[login.user.clone()]).is_empty());
+    wait_until("the end of the role", SOON, || {
+        server.database.existing(std::slice::from_ref(&login.user)).is_empty()
+    });
     let finished = broker.finish();
     let last =
         finished.of("shutdown").iter().map(|line| text(&line["detail"]).to_owned()).collect::<Vec<_>>();
