@@ -107,7 +107,7 @@ impl fmt::Display for Denied {
             Self::Full(full) => {
                 write!(f, "all {} leases are in use; nothing was minted; see cache.max_leases", full.limit)
             }
-            Self::Over => f.write_str("the run is over: its credentials are revoked"),
+            Self::Over => f.write_str("the run is over, or past its deadline: its credentials are revoked"),
             Self::TimedOut { phase, waited } => {
                 write!(f, "nothing came within {} (the lease's state: {phase}); try again", time(waited))
             }
@@ -204,6 +204,9 @@ impl Broker {
         if self.runs.is_over() {
             return Err(Denied::Over);
         }
+        if self.is_over() {
+            return Err(Denied::Over);
+        }
         // An entry may end between being looked up and being read: its lease lapsed, or the cache let go of it.
         let mut again = true;
         let (entry, taken) = loop {
@@ -256,6 +259,9 @@ impl Broker {
         };
         // Writing the line may have taken a while.
         let now = self.clock.now();
+        if self.is_over() {
+            return Err(Denied::Over);
+        }
         if !held.is_static && held.left(now).is_zero() {
             return Err(Denied::TimedOut {
                 phase: "expired while its audit line was written",
@@ -279,6 +285,13 @@ impl Broker {
             receipt,
             granted: held.payload,
         })
+    }
+
+    /// Whether the run is: it is being ended, or its deadline has passed. Values without a lease end with it too.
+    fn is_over(&self) -> bool {
+        let now = self.clock.now();
+        self.runs.parent().view().ending
+            || self.runs.run.deadline.is_some_and(|deadline| deadline.is_over(now))
     }
 
     fn denied(&self, request: &ReadRequest, refusal: Refusal) -> Denied {
