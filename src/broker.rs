@@ -201,10 +201,7 @@ impl Broker {
             Decision::Allow(policy) => policy,
             Decision::Deny { reason, .. } => return Err(Denied::Policy(reason)),
         };
-        if self.runs.is_over() {
-            return Err(Denied::Over);
-        }
-        if self.is_over() {
+        if self.runs.is_over(self.clock.now()) {
             return Err(Denied::Over);
         }
         // An entry may end between being looked up and being read: its lease lapsed, or the cache let go of it.
@@ -217,7 +214,7 @@ impl Broker {
             };
             match taken {
                 Ok(taken) => break (entry, taken),
-                Err(Refusal::Over) if again && !self.runs.is_over() => {
+                Err(Refusal::Over) if again && !self.runs.is_over(self.clock.now()) => {
                     self.runs.leases.forget(&entry);
                     again = false;
                 }
@@ -259,7 +256,7 @@ impl Broker {
         };
         // Writing the line may have taken a while.
         let now = self.clock.now();
-        if self.is_over() {
+        if self.runs.is_over(now) {
             return Err(Denied::Over);
         }
         if !held.is_static && held.left(now).is_zero() {
@@ -285,13 +282,6 @@ impl Broker {
             receipt,
             granted: held.payload,
         })
-    }
-
-    /// Whether the run is: it is being ended, or its deadline has passed. Values without a lease end with it too.
-    fn is_over(&self) -> bool {
-        let now = self.clock.now();
-        self.runs.parent().view().ending
-            || self.runs.run.deadline.is_some_and(|deadline| deadline.is_over(now))
     }
 
     fn denied(&self, request: &ReadRequest, refusal: Refusal) -> Denied {

@@ -30,7 +30,7 @@ const STALE_AFTER: Duration = Duration::from_secs(2);
 /// The keeper of a token.
 pub type TokenKeeper = Keeper<Arc<Token>>;
 
-/// The handle of a keeper. The task ends when the lease does, or when the last handle is gone and nothing is held.
+/// The handle of a keeper. The task ends when the lease does: ask for its [`end`](Self::end).
 pub struct Keeper<P>(Arc<Shared<P>>);
 
 impl<P> Clone for Keeper<P> {
@@ -185,6 +185,10 @@ impl<P: Clone + Send + Sync + 'static> Keeper<P> {
         let came = watch.borrow_and_update().standpoint();
         // What is asked for is counted from now on: a grant of just that length is a little older when it is here.
         let since = self.0.clock.now().mono;
+        if let Some(parent) = &self.0.parent {
+            // Its timer may lie behind, where the machine was frozen.
+            parent.judge();
+        }
         if let Some(parent) = self.0.parent.as_ref().filter(|_| !min_left.is_zero()) {
             // It lives no longer than its parent: see to that one first. That there is none yet is not for us to say.
             let parent = Box::pin(parent.get(min_left, patience)).await;
