@@ -25,6 +25,9 @@ use crate::clock::{Moment, Until};
 /// A token found lost sooner than this after it was made is not replaced at once, but after a retry delay.
 const SUSPICIOUSLY_SHORT: Duration = Duration::from_secs(5);
 
+/// What is asked for at least beyond what a reader wants: more than an answer's way takes.
+const SPARE: Duration = Duration::from_secs(5);
+
 /// How long an answer that may not be kept stays readable for those who were waiting for it.
 const ONCE: Duration = Duration::from_secs(1);
 
@@ -359,7 +362,9 @@ impl<P: Clone> Lease<P> {
 
     fn renew(&mut self, at_least: Duration) -> Option<Call<P>> {
         let Phase::Holding { held, call } = &mut self.phase else { return None };
-        let ask = whole_seconds(held.full.max(at_least));
+        // A reader wants so much when the answer is here, and the next one a moment later.
+        let spare = if at_least.is_zero() { Duration::ZERO } else { SPARE.max(at_least / 8) };
+        let ask = whole_seconds(held.full.max(at_least.saturating_add(spare)));
         *call = Some(Underway::Renew { ask });
         Some(Call::Renew { payload: held.payload.clone(), under: held.under, ask })
     }
@@ -533,7 +538,8 @@ impl<P: Clone> Lease<P> {
         let span = |len| Until::new(minted.sent, len);
         let (own, stale, reach, renewable, is_static) = match minted.life {
             Life::Leased { ttl, renewable } => {
-                (span(ttl), Duration::ZERO, (!renewable).then_some(ttl), renewable, false)
+                let reach = (!renewable).then(|| ttl.saturating_sub(now.since(minted.sent)));
+                (span(ttl), Duration::ZERO, reach, renewable, false)
             }
             Life::Static { keep: true } => (span(self.terms.fresh), self.terms.stale, None, false, true),
             Life::Static { keep: false } => (span(Duration::ZERO), Duration::ZERO, None, false, true),
@@ -663,7 +669,8 @@ impl<P: Clone> Lease<P> {
                 let longer = renewed.ttl > held.own.left(renewed.sent);
                 held.renewable = renewed.renewable;
                 if renewed.ttl < ask {
-                    held.reach = Some(renewed.ttl.max(held.full));
+                    // The answer's way has taken its share: nobody was ever given more than is left now.
+                    held.reach = Some(renewed.ttl.max(held.full).saturating_sub(now.since(renewed.sent)));
                 }
                 held.maxed = renewed.ttl < held.full || (!longer && renewed.ttl < ask);
                 held.own = Until::new(renewed.sent, renewed.ttl);
