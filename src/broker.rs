@@ -107,7 +107,7 @@ impl fmt::Display for Denied {
             Self::Full(full) => {
                 write!(f, "all {} leases are in use; nothing was minted; see cache.max_leases", full.limit)
             }
-            Self::Over => f.write_str("the run is over: its credentials are revoked"),
+            Self::Over => f.write_str("the run is over, or past its deadline: its credentials are revoked"),
             Self::TimedOut { phase, waited } => {
                 write!(f, "nothing came within {} (the lease's state: {phase}); try again", time(waited))
             }
@@ -201,7 +201,7 @@ impl Broker {
             Decision::Allow(policy) => policy,
             Decision::Deny { reason, .. } => return Err(Denied::Policy(reason)),
         };
-        if self.runs.is_over() {
+        if self.runs.is_over(self.clock.now()) {
             return Err(Denied::Over);
         }
         // An entry may end between being looked up and being read: its lease lapsed, or the cache let go of it.
@@ -214,7 +214,7 @@ impl Broker {
             };
             match taken {
                 Ok(taken) => break (entry, taken),
-                Err(Refusal::Over) if again && !self.runs.is_over() => {
+                Err(Refusal::Over) if again && !self.runs.is_over(self.clock.now()) => {
                     self.runs.leases.forget(&entry);
                     again = false;
                 }
@@ -256,6 +256,9 @@ impl Broker {
         };
         // Writing the line may have taken a while.
         let now = self.clock.now();
+        if self.runs.is_over(now) {
+            return Err(Denied::Over);
+        }
         if !held.is_static && held.left(now).is_zero() {
             return Err(Denied::TimedOut {
                 phase: "expired while its audit line was written",

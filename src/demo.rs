@@ -388,8 +388,9 @@ impl Show<'_> {
             seen("run token") && seen("login token"),
             format!("{state}'s end was not confirmed: {confirmed:?}"),
         )?;
-        let text =
-            format!("one revocation ended the run token and its credentials (now {users}); seen to be gone");
+        let text = format!(
+            "one revocation ended the run token and what hung off it (database users: {users}); confirmed"
+        );
         self.line.event(Tone::Good, "ended", &text)?;
         let none = self.line.paint("0 tokens, 0 database users", Tone::Bold);
         self.line.more(&format!("upstream knows {none}"))?;

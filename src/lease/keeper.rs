@@ -30,7 +30,7 @@ const STALE_AFTER: Duration = Duration::from_secs(2);
 /// The keeper of a token.
 pub type TokenKeeper = Keeper<Arc<Token>>;
 
-/// The handle of a keeper. The task ends when the lease does, or when the last handle is gone and nothing is held.
+/// The handle of a keeper. The task ends when the lease does: ask for its [`end`](Self::end).
 pub struct Keeper<P>(Arc<Shared<P>>);
 
 impl<P> Clone for Keeper<P> {
@@ -183,6 +183,12 @@ impl<P: Clone + Send + Sync + 'static> Keeper<P> {
     async fn wait(&self, min_left: Duration, patience: Duration) -> Result<Taken<P>, Refusal> {
         let mut watch = self.0.view.subscribe();
         let came = watch.borrow_and_update().standpoint();
+        // What is asked for is counted from now on: a grant of just that length is a little older when it is here.
+        let since = self.0.clock.now().mono;
+        if let Some(parent) = &self.0.parent {
+            // Its timer may lie behind, where the machine was frozen.
+            parent.judge();
+        }
         if let Some(parent) = self.0.parent.as_ref().filter(|_| !min_left.is_zero()) {
             // It lives no longer than its parent: see to that one first. That there is none yet is not for us to say.
             let parent = Box::pin(parent.get(min_left, patience)).await;
@@ -192,7 +198,9 @@ impl<P: Clone + Send + Sync + 'static> Keeper<P> {
         }
         loop {
             let view = Arc::clone(&watch.borrow_and_update());
-            match view.decide(min_left, came, self.0.clock.now()) {
+            let now = self.0.clock.now();
+            let wanted = min_left.saturating_sub(now.mono.saturating_sub(since));
+            match view.decide(wanted, came, now) {
                 Verdict::Serve(freshness) => {
                     self.0.used.store(true, Ordering::Relaxed);
                     if let Some(held) = view.held.clone() {
@@ -200,7 +208,7 @@ impl<P: Clone + Send + Sync + 'static> Keeper<P> {
                     }
                 }
                 Verdict::Ask => self.tell(|inbox| {
-                    inbox.demand = Some(inbox.demand.unwrap_or_default().max(min_left));
+                    inbox.demand = Some(inbox.demand.unwrap_or_default().max(wanted));
                 }),
                 Verdict::Fail { failure, retry_in } => return Err(Refusal::Failed { failure, retry_in }),
                 Verdict::TooLong { reach } => return Err(Refusal::TooLong { reach }),
@@ -311,15 +319,17 @@ impl<P: Clone + Send + Sync + 'static> Task<P> {
         loop {
             let now = clock.now();
             let mut changed = false;
+            let before = self.lease.told();
             for event in events.drain(..) {
-                changed |= !matches!(event, Event::Tick { .. });
+                // What readers say is no news to readers: telling them would only make them say it again.
+                changed |= matches!(event, Event::Done { .. } | Event::Parent { .. } | Event::End);
                 if let Some(wanted) = self.lease.step(event, now) {
                     changed = true;
                     call = Some(self.performer.perform(wanted));
                 }
             }
             // A tick may have let something lapse; publishing what readers can't tell apart would only wake them.
-            if changed || self.lease.wake_in(now).is_none_or(|wake| wake.is_zero()) {
+            if changed || self.lease.told() != before {
                 self.shared.view.send_replace(Arc::new(self.lease.view()));
             }
             if self.lease.is_over() {

@@ -251,12 +251,21 @@ impl<P: Clone> Lease<P> {
         }
     }
 
+    /// What tells one [`view`](Self::view) from the next, where no call came back and the parent did not change.
+    pub(crate) fn told(&self) -> (&'static str, u64, u64, bool) {
+        (self.word(), self.failures, self.lost_through, self.ending)
+    }
+
     /// How long until time alone makes something happen; `None`: never.
     #[must_use]
     pub fn wake_in(&self, now: Moment) -> Option<Duration> {
         match &self.phase {
             Phase::Holding { held, call } => {
                 let end = held.gone_in(now);
+                if end.is_zero() && call.is_some() {
+                    // It is over already; what comes next, comes with the answer.
+                    return None;
+                }
                 match held.due {
                     Some((Act::Rotate, _)) if self.mintable(now).is_none() => Some(end),
                     Some((_, due)) if call.is_none() => Some(end.min(self.not_before(due, now))),
@@ -595,7 +604,8 @@ impl<P: Clone> Lease<P> {
             return;
         }
         let move_over = Until::new(now, held.gone_in(now).mul_f64(0.1 + 0.4 * roll));
-        if held.due.is_none_or(|(_, due)| due.left(now) > move_over.left(now)) {
+        // A renewal that is due sooner would come to nothing, and the move with it.
+        if held.due.is_none_or(|(act, due)| act == Act::Renew || due.left(now) > move_over.left(now)) {
             held.due = Some((Act::Rotate, move_over));
         }
     }
@@ -615,6 +625,25 @@ impl<P: Clone> Lease<P> {
         retry
     }
 
+    /// As [`failed`](Self::failed), but the next try comes before what is held ends: half-way there at the latest,
+    /// unless upstream asked for more or a second is all that is left.
+    fn failed_within(&mut self, failure: Failure, roll: f64, now: Moment) -> Until {
+        let left = self.held().map(|held| held.gone_in(now)).unwrap_or_default();
+        self.failed_before(left, failure, roll, now)
+    }
+
+    fn failed_before(&mut self, left: Duration, failure: Failure, roll: f64, now: Moment) -> Until {
+        let asked = failure.retry_after.is_some();
+        let mut retry = self.failed(failure, roll, now);
+        if !asked && left > Duration::from_secs(1) {
+            retry.len = retry.len.min(left.mul_f64(0.5));
+            if let Some(trouble) = &mut self.trouble {
+                trouble.retry = retry;
+            }
+        }
+        retry
+    }
+
     fn mint_failed(&mut self, failure: Failure, roll: f64, now: Moment) {
         let class = failure.class;
         let lost = class == Class::TokenLost;
@@ -625,7 +654,10 @@ impl<P: Clone> Lease<P> {
             }
             Phase::Minting { .. } => self.phase = Phase::Failed { retry: self.failed(failure, roll, now) },
             Phase::Holding { mut held, call: Some(Underway::Rotate { .. }) } => {
-                let retry = self.failed(failure, roll, now);
+                let retry = match held.is_static {
+                    true => self.failed(failure, roll, now),
+                    false => self.failed_before(held.gone_in(now), failure, roll, now),
+                };
                 let withdrawn = matches!(class, Class::NotFound | Class::Denied | Class::Permanent);
                 if held.is_static && withdrawn {
                     // Upstream did answer: what we hold is no longer what it says.
@@ -659,7 +691,7 @@ impl<P: Clone> Lease<P> {
             }
             Err(failure) => match failure.class {
                 Class::Transient => {
-                    let retry = self.failed(failure, roll, now);
+                    let retry = self.failed_within(failure, roll, now);
                     if let Phase::Holding { held, .. } = &mut self.phase {
                         // A try after the end is none: then the lease simply ends.
                         held.due = (retry.left(now) < held.own.left(now)).then_some((Act::Renew, retry));

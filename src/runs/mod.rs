@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::audit::{self, Audit, Entry, Event, RunStamp};
 use crate::backoff::Backoff;
-use crate::clock::Clock;
+use crate::clock::{Clock, Moment};
 use crate::lease::failure::{Class, Failure};
 use crate::lease::keeper::{Keeper, TokenKeeper};
 use crate::lease::state::Terms;
@@ -224,10 +224,11 @@ impl Runs {
         }
     }
 
-    /// Whether the run is over: its credentials are revoked, or about to be, and nobody gets them any more.
+    /// Whether the run is over, or past its deadline: its credentials are revoked, or about to be, and nobody gets them
+    /// any more. Values without a lease end with it too.
     #[must_use]
-    pub fn is_over(&self) -> bool {
-        self.over.load(Ordering::Relaxed)
+    pub fn is_over(&self, now: Moment) -> bool {
+        self.over.load(Ordering::Relaxed) || self.run.deadline.is_some_and(|deadline| deadline.is_over(now))
     }
 
     /// Waits for the run's deadline and ends the run then. Without a deadline it waits for ever.

@@ -50,9 +50,9 @@ async fn the_end_keeps_to_its_time_when_upstream_does_not_answer() {
         let stage = Stage::new(Plan::default()).await;
         stage.alive(ORDERS).await;
         if hangs {
-            stage.vault.hang()
+            stage.vault.hang();
         } else {
-            stage.vault.fail(Class::Transient)
+            stage.vault.fail(Class::Transient);
         }
         let started = tokio::time::Instant::now();
         assert!(!stage.broker.runs().end(secs(8)).await, "nothing could be revoked");
