@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use crate::audit::{Audit, Entry, Event, Peer, Receipt, Source};
 use crate::caller::Caller;
+use crate::causes::causes;
 use crate::clock::{Clock, Moment};
 use crate::lease::failure::Failure;
 use crate::lease::keeper::{Refusal, TokenKeeper};
@@ -246,7 +247,7 @@ impl Broker {
         }
         let receipt = match tokio::time::timeout(self.patience, self.audit.record(&line)).await {
             Ok(Ok(receipt)) => receipt,
-            Ok(Err(error)) => return Err(Denied::Unaudited(chain(&error))),
+            Ok(Err(error)) => return Err(Denied::Unaudited(causes(&error))),
             Err(_) => return Err(Denied::Unaudited("the log does not answer".to_owned())),
         };
         // Writing the line may have taken a while.
@@ -411,18 +412,6 @@ fn shown(key: &ReadKey) -> std::borrow::Cow<'_, str> {
     }
 }
 
-/// An error and what it came from, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
-        source = inner.source();
-    }
-    text
-}
-
 /// Whether everything is there, and if not, what is missing.
 #[derive(Debug, Serialize)]
 pub struct Readiness {
@@ -489,7 +478,7 @@ struct LeaseStatus {
     path: String,
     operation: &'static str,
     state: &'static str,
-    kind: &'static str,
+    kind: Option<&'static str>,
     lease_id: Option<String>,
     left_seconds: Option<u64>,
     expires: Option<String>,
@@ -521,7 +510,7 @@ impl LeaseStatus {
             path: entry.key.to_string(),
             operation: if entry.key.list { "list" } else { "read" },
             state: view.phase,
-            kind: if held.is_some_and(|held| held.is_static) { "static" } else { "leased" },
+            kind: held.map(|held| if held.is_static { "static" } else { "leased" }),
             lease_id: answer
                 .filter(|answer| !answer.lease_id.is_empty())
                 .map(|answer| answer.lease_id.clone()),

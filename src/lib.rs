@@ -1,10 +1,59 @@
-//! Tenure: a Vault-aware credential broker sidecar.
+//! Tenure: a Vault-aware credential broker sidecar. A credential lives exactly as long as the work that needs it, and
+//! an auditor can prove it.
+//!
+//! # The way of one read
+//!
+//! ```text
+//! door ── caller + request ──▶ broker ── policy: may this caller ask for that? ──▶ no: a line, 403
+//!                                │ yes
+//!                                ▼
+//!                     leases of the run (one keeper for each) ── miss ──▶ source (Vault, with the run's token)
+//!                                │ a live grant
+//!                                ▼
+//!                     audit: a receipt for its line (none: 503) ──▶ the door opens the secret with it, and answers
+//! ```
+//!
+//! Renewal, rotation and revocation happen off this path, in keepers.
+//!
+//! # Words
+//!
+//! A **run** is the unit of work that credentials are tied to; its **run token** is an orphan made for it from a token
+//! role under the **login token**, and all **leases** of the run hang off it, so that one revocation ends them all. A
+//! **caller** is the local process that asks; a **door** is the protocol by which it does. A **grant** is one token or
+//! secret that a lease holds at a time; its **keeper** is the task that mints, renews, rotates and revokes it.
+//!
+//! # Map
+//!
+//! Each module uses only what stands above it; `tests/architecture.rs` checks that.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`secret`], [`clock`], [`backoff`], [`caller`], [`causes`] | values: what must not be printed, time, retry delays, who asks |
+//! | [`supervise`] | tasks that do not die silently |
+//! | [`lease`] | the life cycle: one pure state machine ([`lease::state`]), what its readers see ([`lease::view`]), one task for each lease ([`lease::keeper`]), and the seams to upstream ([`lease::upstream`]) |
+//! | [`run`] | what a run is, and the ids that both logs know it by |
+//! | [`policy`], [`audit`], [`metrics`] | who may ask for what; the hash-chained log; what is counted |
+//! | [`runs`] | the process's run: its tokens, its leases, the journal of what a crash would leave |
+//! | [`broker`] | one read, from the caller to the receipt |
+//! | [`door`] | the Vault API on a Unix socket and on loopback TCP |
+//! | [`vault`], [`identity`], [`source`] | adapters: the client to Vault, the AWS IAM login, Vault as a source, and a small Vault in memory |
+//! | [`config`] | file, environment and flags, checked as a whole |
+//! | [`app`] | the composition: the only module that names adapters |
+//! | [`cli`] | the commands |
+//!
+//! # What never happens
+//!
+//! - A [`secret::Secret`] is opened without an [`audit::Receipt`]: nothing is disclosed that is not on record.
+//! - [`lease::state`] reads a clock, logs, or calls anything: time and outcomes are handed to it.
+//! - A caller that goes away cancels a call to upstream: it only ever waits for what a keeper publishes.
+//! - A login or run token leaves the process other than to Vault.
 
 pub mod app;
 pub mod audit;
 pub mod backoff;
 pub mod broker;
 pub mod caller;
+pub mod causes;
 pub mod cli;
 pub mod clock;
 pub mod config;

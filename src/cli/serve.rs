@@ -12,6 +12,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use super::check::file_of;
 use super::{Output, Session};
 use crate::app::{App, AppError, Upstream};
+use crate::causes::causes;
 use crate::clock::Clock;
 use crate::config::{self, Loaded, Log, LogFormat, Overrides};
 
@@ -111,7 +112,7 @@ fn broker(loaded: Loaded, clock: &Clock) -> Result<(), String> {
         let upstream = Upstream::vault(&config, clock)?;
         App::start(&config, run, upstream, clock.clone()).await?.serve().await
     });
-    result.map_err(|error: AppError| chain(&error))
+    result.map_err(|error: AppError| causes(&error))
 }
 
 /// What the process gives up before it holds anything: files that others can read, core dumps, being traced, and gaining
@@ -129,21 +130,6 @@ fn harden() {
             tracing::warn!(%error, "{what} could not be given up");
         }
     }
-}
-
-/// An error and what it came from, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        let inner_text = inner.to_string();
-        if !text.ends_with(&inner_text) {
-            text.push_str(": ");
-            text.push_str(&inner_text);
-        }
-        source = inner.source();
-    }
-    text
 }
 
 /// Log lines go to stderr: stdout is the audit log's, where it is asked for.

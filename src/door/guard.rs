@@ -70,15 +70,15 @@ impl LocalToken {
     }
 }
 
-/// Whether the request may be looked at.
-pub(super) fn check(connection: &Connection, request: &Request) -> Result<(), Response> {
+/// The answer to a request that may not be looked at.
+pub(super) fn refusal(connection: &Connection, request: &Request) -> Option<Response> {
     let headers = request.headers();
     let refuse = |status, policy, reason: &str| {
         connection.doors.broker.refuse(&connection.caller, "http", policy, reason);
-        Err(response::error(status, reason))
+        Some(response::error(status, reason))
     };
     if let Some(reason) = connection.refused {
-        return Err(response::error(StatusCode::FORBIDDEN, reason));
+        return Some(response::error(StatusCode::FORBIDDEN, reason));
     }
     if request.uri().authority().is_some() || *request.method() == Method::CONNECT {
         return refuse(StatusCode::BAD_REQUEST, "http", "this is not a proxy: send the path alone");
@@ -99,7 +99,7 @@ pub(super) fn check(connection: &Connection, request: &Request) -> Result<(), Re
         return refuse(StatusCode::PAYLOAD_TOO_LARGE, "http", "a request that reads has no body");
     }
     if request.uri().path() == OPEN_TO_ALL {
-        return Ok(());
+        return None;
     }
     match presented(headers) {
         None if connection.via == Via::Unix => {}
@@ -138,7 +138,7 @@ pub(super) fn check(connection: &Connection, request: &Request) -> Result<(), Re
             );
         }
     }
-    Ok(())
+    None
 }
 
 /// Signs that somebody else's program sent this on a foreign page's or client's behalf.

@@ -203,7 +203,7 @@ where
 }
 
 async fn answer(connection: &Connection, request: &Request) -> Response {
-    if let Err(refusal) = guard::check(connection, request) {
+    if let Some(refusal) = guard::refusal(connection, request) {
         return refusal;
     }
     let path = request.uri().path();

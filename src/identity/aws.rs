@@ -61,7 +61,8 @@ impl AwsLogin {
     /// one runs programs. AWS's own `AWS_ENDPOINT_URL_STS` works for the calls that the chain itself makes to STS.
     #[must_use]
     pub fn new(client: Arc<VaultClient>, config: AwsLoginConfig) -> Self {
-        Self { client, config, chain: Chain::standard() }
+        let chain = Chain::standard(config.region.clone());
+        Self { client, config, chain }
     }
 
     /// With another provider: a role assumed beforehand, or a test's.
@@ -71,13 +72,14 @@ impl AwsLogin {
         config: AwsLoginConfig,
         credentials: SharedCredentialsProvider,
     ) -> Self {
-        Self { client, config, chain: Chain::of(credentials) }
+        let chain = Chain::of(credentials, config.region.clone());
+        Self { client, config, chain }
     }
 
     async fn once(&self, call: CallId) -> Result<Minted<Token>, Failure> {
         let AwsLoginConfig { mount, role, .. } = &self.config;
         let wall = self.client.clock().now().system_time();
-        let region = self.chain.region(self.config.region.as_deref()).await?;
+        let region = self.chain.region().await?;
         let credentials = self.chain.credentials(wall).await?;
         // The provider may have taken its time: the signature's date is read after it.
         let time = self.client.clock().now().system_time();

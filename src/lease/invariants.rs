@@ -192,7 +192,7 @@ impl World {
         let classes = [Class::Transient, Class::Transient, Class::Denied, Class::NotFound, Class::Permanent];
         let mut class = classes[usize::from(arg % 5)];
         let lost = arg & 0x40 != 0;
-        let mut failure = |class| {
+        let failure = |class| {
             let mut failure = Failure::new(class, "no");
             failure.retry_after = (arg & 0x80 != 0).then(|| Duration::from_secs(u64::from(arg % 90)));
             failure
@@ -430,7 +430,7 @@ proptest! {
                             short || parent.seq <= parent.lost_through.max(world.lease.refused_under)
                         });
                         let decided = !matches!(view.decide(need, came, world.now), Verdict::Ask);
-                        assert!(world.call.is_some() || decided || waits, "nothing happens: {:?}", view);
+                        assert!(world.call.is_some() || decided || waits, "nothing happens: {view:?}");
                     }
                     Verdict::Fail { .. } | Verdict::Over => {}
                 }

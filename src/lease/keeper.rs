@@ -173,9 +173,9 @@ impl<P: Clone + Send + Sync + 'static> Keeper<P> {
         let came = watch.borrow_and_update().standpoint();
         if let Some(parent) = self.0.parent.as_ref().filter(|_| !min_left.is_zero()) {
             // It lives no longer than its parent: see to that one first. That there is none yet is not for us to say.
-            match Box::pin(parent.get(min_left, patience)).await {
-                Err(refusal @ (Refusal::TooLong { .. } | Refusal::Over)) => return Err(refusal),
-                Err(_) | Ok(_) => {}
+            let parent = Box::pin(parent.get(min_left, patience)).await;
+            if let Err(refusal @ (Refusal::TooLong { .. } | Refusal::Over)) = parent {
+                return Err(refusal);
             }
         }
         loop {

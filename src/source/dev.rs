@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use crate::clock::{Clock, Moment};
 use crate::lease::failure::{Class, Failure};
 use crate::lease::upstream::{
-    Answer, BoxFuture, CallId, Life, Login, Minted, ReadKey, Renewed, Source, Token, TokenSpec,
+    Answer, BoxFuture, CallId, Login, Minted, ReadKey, Renewed, Source, Token, TokenSpec,
 };
 
 mod store;

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use aws_config::{BehaviorVersion, SdkConfig};
+use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials as _, SharedCredentialsProvider};
@@ -17,6 +17,7 @@ use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use tokio::sync::OnceCell;
 
+use crate::causes::causes;
 use crate::lease::failure::{Class, Failure};
 
 /// Credentials are asked for anew when less than this is left of them: Vault, STS and our clock may disagree.
@@ -34,6 +35,8 @@ const LOOKED_AT: &str = "looked at the environment (AWS_ACCESS_KEY_ID), the prof
 pub(super) struct Chain {
     /// `None`: the standard chain.
     given: Option<SharedCredentialsProvider>,
+    /// Where it is configured, the chain is not asked for it: on an instance that would be a request.
+    region: Option<String>,
     /// Loaded at the first login, and anew after a failure: the SDK reads files and the environment but once.
     standard: Mutex<Arc<OnceCell<SdkConfig>>>,
     /// What expires is kept until shortly before: the container endpoint answers 429 to bursts, and a login that is
@@ -43,23 +46,24 @@ pub(super) struct Chain {
 }
 
 impl Chain {
-    pub(super) fn standard() -> Self {
+    pub(super) fn standard(region: Option<String>) -> Self {
         Self {
             given: None,
+            region,
             standard: Mutex::default(),
             kept: Mutex::default(),
             succeeded: AtomicBool::new(false),
         }
     }
 
-    pub(super) fn of(credentials: SharedCredentialsProvider) -> Self {
-        Self { given: Some(credentials), ..Self::standard() }
+    pub(super) fn of(credentials: SharedCredentialsProvider, region: Option<String>) -> Self {
+        Self { given: Some(credentials), ..Self::standard(region) }
     }
 
-    /// The region: `given`, or what the standard chain finds.
-    pub(super) async fn region(&self, given: Option<&str>) -> Result<String, Failure> {
-        if let Some(region) = given {
-            return Ok(region.to_owned());
+    /// The region: the configured one, or what the standard chain finds.
+    pub(super) async fn region(&self) -> Result<String, Failure> {
+        if let Some(region) = &self.region {
+            return Ok(region.clone());
         }
         self.loaded().await.region().map(ToString::to_string).ok_or_else(|| {
             self.reload();
@@ -105,11 +109,12 @@ impl Chain {
         let cell = Arc::clone(&self.standard.lock().unwrap_or_else(PoisonError::into_inner));
         let load = || {
             // Large: boxed, so that every login's future is not as large.
-            Box::pin(
-                aws_config::defaults(BehaviorVersion::latest())
-                    .http_client(SharedHttpClient::new(LazyTls::default()))
-                    .load(),
-            )
+            let loader = aws_config::defaults(BehaviorVersion::latest())
+                .http_client(SharedHttpClient::new(LazyTls::default()));
+            Box::pin(match &self.region {
+                Some(region) => loader.region(Region::new(region.clone())).load(),
+                None => loader.load(),
+            })
         };
         cell.get_or_init(load).await.clone()
     }
@@ -119,7 +124,7 @@ impl Chain {
     }
 
     fn failure(&self, error: &CredentialsError) -> Failure {
-        let said = chain_of(error);
+        let said = causes(error);
         match error {
             // Once there were some, that there are none now will pass: an endpoint that does not answer in time looks
             // like one that is not there.
@@ -162,20 +167,6 @@ fn none_found() -> Failure {
         Class::Permanent,
         format!("no AWS credentials: {LOOKED_AT}. Give the task, function or instance an IAM role"),
     )
-}
-
-/// What an error and its causes say, and nothing of what they hold: `Debug` of an SDK error may show a response.
-fn chain_of(error: &CredentialsError) -> String {
-    let mut said: Vec<String> = Vec::new();
-    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(error) = next {
-        let text = error.to_string();
-        if said.last() != Some(&text) {
-            said.push(text);
-        }
-        next = error.source();
-    }
-    said.join(": ").chars().take(600).collect()
 }
 
 /// An HTTP client that sets up TLS (milliseconds, and 150 certificates in memory) at the first `https` request only:

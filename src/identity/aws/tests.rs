@@ -190,6 +190,6 @@ async fn a_provider_that_hangs_does_not_hang_the_login() {
             future::ProvideCredentials::new(std::future::pending())
         }
     }
-    let chain = Chain::of(SharedCredentialsProvider::new(Hangs));
+    let chain = Chain::of(SharedCredentialsProvider::new(Hangs), None);
     assert_eq!(chain.credentials(UNIX_EPOCH).await.unwrap_err().class, Class::Transient);
 }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::lease::upstream::Life;
 use crate::run::Boot;
 
 struct Stand {
