@@ -155,13 +155,11 @@ async fn renew(
     let result = context.source.renew_token(call.clone(), token, Some(ask)).await;
     // A refused renewal of a token says nothing else than a look-up would: ask that.
     let result = match result {
-        Err(failure) if failure.class == Class::Forbidden => {
-            Err(match context.source.lookup_token(context.call(), token).await {
-                Err(lookup) if lookup.class == Class::TokenLost => failure.decided(Class::TokenLost),
-                Ok(()) => failure.decided(Class::Denied),
-                Err(_) => failure.decided(Class::Transient),
-            })
-        }
+        Err(failure) if failure.class == Class::Forbidden => Err(match check(context, token).await {
+            Err(lookup) if lookup.class == Class::TokenLost => failure.decided(Class::TokenLost),
+            Ok(()) => failure.decided(Class::Denied),
+            Err(_) => failure.decided(Class::Transient),
+        }),
         other => other,
     };
     let event = if what == "login token" { Event::LoginRenew } else { Event::Renew };
