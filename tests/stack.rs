@@ -14,6 +14,12 @@ mod broker;
 mod database;
 #[path = "stack/http.rs"]
 mod http;
+#[path = "stack/proxy.rs"]
+mod proxy;
+#[path = "stack/readers.rs"]
+mod readers;
 
+#[path = "stack/faults.rs"]
+mod faults;
 #[path = "stack/leases.rs"]
 mod leases;
