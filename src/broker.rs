@@ -200,6 +200,9 @@ impl Broker {
             Decision::Allow(policy) => policy,
             Decision::Deny { reason, .. } => return Err(Denied::Policy(reason)),
         };
+        if self.runs.is_over() {
+            return Err(Denied::Over);
+        }
         // An entry may end between being looked up and being read: its lease lapsed, or the cache let go of it.
         let mut again = true;
         let (entry, taken) = loop {
@@ -210,7 +213,7 @@ impl Broker {
             };
             match taken {
                 Ok(taken) => break (entry, taken),
-                Err(Refusal::Over) if again && !self.runs.parent().view().ending => {
+                Err(Refusal::Over) if again && !self.runs.is_over() => {
                     self.runs.leases.forget(&entry);
                     again = false;
                 }

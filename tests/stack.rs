@@ -19,7 +19,23 @@ mod proxy;
 #[path = "stack/readers.rs"]
 mod readers;
 
+#[path = "stack/clients.rs"]
+mod clients;
+#[path = "stack/disk.rs"]
+mod disk;
+#[path = "stack/doors.rs"]
+mod doors;
+#[path = "stack/ends.rs"]
+mod ends;
 #[path = "stack/faults.rs"]
 mod faults;
 #[path = "stack/leases.rs"]
 mod leases;
+#[path = "stack/login.rs"]
+mod login;
+#[path = "stack/records.rs"]
+mod records;
+#[path = "stack/starts.rs"]
+mod starts;
+#[path = "stack/tls.rs"]
+mod tls;

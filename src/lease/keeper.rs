@@ -24,6 +24,9 @@ pub trait Performer<P>: Send + Sync + 'static {
     fn perform(&self, call: Call<P>) -> BoxFuture<'static, Outcome<P>>;
 }
 
+/// How long a reader waits for an upstream that does not answer, where a stale value may be served instead.
+const STALE_AFTER: Duration = Duration::from_secs(2);
+
 /// The keeper of a token.
 pub type TokenKeeper = Keeper<Arc<Token>>;
 
@@ -162,9 +165,18 @@ impl<P: Clone + Send + Sync + 'static> Keeper<P> {
         if let Some(taken) = self.peek(min_left) {
             return Ok(taken);
         }
+        let stale = |now| self.view().held.clone().filter(|held| held.is_static && !held.stale.is_over(now));
+        // An upstream that does not answer is one that cannot: who has something to fall back on need not wait it out.
+        let patience = match stale(self.0.clock.now()) {
+            Some(_) => patience.min(STALE_AFTER),
+            None => patience,
+        };
         match tokio::time::timeout(patience, Box::pin(self.wait(min_left, patience))).await {
             Ok(result) => result,
-            Err(_) => Err(Refusal::TimedOut { phase: self.0.view.borrow().phase }),
+            Err(_) => match stale(self.0.clock.now()) {
+                Some(held) => Ok(Taken { held, freshness: Freshness::Stale }),
+                None => Err(Refusal::TimedOut { phase: self.0.view.borrow().phase }),
+            },
         }
     }
 
