@@ -14,6 +14,10 @@ mod broker;
 mod database;
 #[path = "stack/http.rs"]
 mod http;
+#[path = "stack/proxy.rs"]
+mod proxy;
+#[path = "stack/readers.rs"]
+mod readers;
 
 #[path = "stack/answers.rs"]
 mod answers;
@@ -25,6 +29,8 @@ mod disk;
 mod doors;
 #[path = "stack/ends.rs"]
 mod ends;
+#[path = "stack/faults.rs"]
+mod faults;
 #[path = "stack/leases.rs"]
 mod leases;
 #[path = "stack/login.rs"]
