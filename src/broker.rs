@@ -273,7 +273,7 @@ impl Broker {
             renewable: held.extendable(),
             short,
             receipt,
-            granted: held.payload,
+            granted: Arc::clone(&held.payload),
         })
     }
 
@@ -516,7 +516,7 @@ impl LeaseStatus {
                 .map(|answer| answer.lease_id.clone()),
             left_seconds: held.map(|held| held.left(now).as_secs()),
             expires: held.map(|held| held.ends().rfc3339()),
-            renewable: held.is_some_and(Held::extendable),
+            renewable: held.is_some_and(|held| held.extendable()),
             version: answer.and_then(|answer| answer.version),
             grants: view.seq,
             reads: entry.reads.load(Ordering::Relaxed),
