@@ -140,6 +140,7 @@ impl Broker {
         metrics: Metrics,
         patience: Duration,
     ) -> Self {
+        audit.bound(patience);
         Self { runs, admission, audit, boot, clock, metrics, patience }
     }
 
@@ -227,6 +228,7 @@ impl Broker {
         let path = shown(&request.key);
         let event = if request.key.list { Event::List } else { Event::Read };
         let mut line = Entry::granted(event)
+            .at(taken.at)
             .run(&self.runs.stamp)
             .caller(&peer)
             .door(request.door)
@@ -245,11 +247,8 @@ impl Broker {
         if let Some(version) = answer.version {
             line = line.version(version);
         }
-        let receipt = match tokio::time::timeout(self.patience, self.audit.record(&line)).await {
-            Ok(Ok(receipt)) => receipt,
-            Ok(Err(error)) => return Err(Denied::Unaudited(causes(&error))),
-            Err(_) => return Err(Denied::Unaudited("the log does not answer".to_owned())),
-        };
+        let recorded = self.audit.record(&line).await;
+        let receipt = recorded.map_err(|error| Denied::Unaudited(causes(&error)))?;
         // Writing the line may have taken a while.
         let now = self.clock.now();
         if !held.is_static && held.left(now).is_zero() {
