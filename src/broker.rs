@@ -141,6 +141,7 @@ impl Broker {
         metrics: Metrics,
         patience: Duration,
     ) -> Self {
+        audit.bound(patience);
         Self { runs, admission, audit, boot, clock, metrics, patience }
     }
 
@@ -231,6 +232,7 @@ impl Broker {
         let path = shown(&request.key);
         let event = if request.key.list { Event::List } else { Event::Read };
         let mut line = Entry::granted(event)
+            .at(taken.at)
             .run(&self.runs.stamp)
             .caller(&peer)
             .door(request.door)
@@ -249,11 +251,8 @@ impl Broker {
         if let Some(version) = answer.version {
             line = line.version(version);
         }
-        let receipt = match tokio::time::timeout(self.patience, self.audit.record(&line)).await {
-            Ok(Ok(receipt)) => receipt,
-            Ok(Err(error)) => return Err(Denied::Unaudited(causes(&error))),
-            Err(_) => return Err(Denied::Unaudited("the log does not answer".to_owned())),
-        };
+        let recorded = self.audit.record(&line).await;
+        let receipt = recorded.map_err(|error| Denied::Unaudited(causes(&error)))?;
         // Writing the line may have taken a while.
         let now = self.clock.now();
         if self.runs.is_over(now) {
@@ -269,6 +268,9 @@ impl Broker {
         self.metrics.granted(taken.freshness);
         let left = (!held.is_static).then(|| held.left(now));
         let deadline = self.runs.run.deadline.map(|deadline| deadline.left(now));
+        // What the run's token outlives by nothing ends with it, whatever upstream says of the lease itself.
+        let fixed = held.bound.is_some_and(|bound| bound.left(now) <= held.own.left(now))
+            && !self.runs.parent().view().as_parent().extendable;
         let short = !held.is_static
             && !held.extendable()
             && deadline.is_some_and(|deadline| held.own.left(now) < deadline);
@@ -277,10 +279,10 @@ impl Broker {
             ends,
             age: now.since(held.own.from),
             freshness: taken.freshness,
-            renewable: held.extendable(),
+            renewable: held.extendable() && !fixed,
             short,
             receipt,
-            granted: held.payload,
+            granted: Arc::clone(&held.payload),
         })
     }
 

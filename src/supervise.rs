@@ -23,11 +23,13 @@ impl Supervisor {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        let watcher = Watcher { name, fallen: Arc::clone(&self.0) };
-        tokio::spawn(async move {
-            let _watcher = watcher;
-            task.await
-        })
+        let fallen = Arc::clone(&self.0);
+        // Boxed, because an async block that awaits what it was given has room for it twice.
+        let mut task = Box::pin(task);
+        tokio::spawn(std::future::poll_fn(move |context| {
+            let _watcher = Watcher { name, fallen: &fallen };
+            task.as_mut().poll(context)
+        }))
     }
 
     /// Resolves with the name of the first task that panicked.
@@ -40,13 +42,13 @@ impl Supervisor {
     }
 }
 
-/// Lives inside the task; dropped while unwinding, it reports.
-struct Watcher {
+/// Lives while the task runs; dropped while unwinding, it reports.
+struct Watcher<'a> {
     name: &'static str,
-    fallen: Arc<watch::Sender<Option<&'static str>>>,
+    fallen: &'a watch::Sender<Option<&'static str>>,
 }
 
-impl Drop for Watcher {
+impl Drop for Watcher<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.fallen.send_replace(Some(self.name));

@@ -6,8 +6,6 @@ use std::io::Write as _;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::clock::Moment;
-
 /// What stands before a line's own hash.
 const HASH_KEY: &[u8] = b",\"hash\":\"";
 
@@ -135,56 +133,8 @@ pub(super) fn split(line: &[u8]) -> Option<(&[u8], Hash)> {
     Some((content, Hash::parse(digits)?))
 }
 
-/// `YYYY-MM-DDThh:mm:ss.mmmZ`.
-///
-/// A formatter of our own, because it is on every line: a tenth of the general one's time, and no allocation.
-pub(super) struct Timestamp([u8; 24]);
-
-impl Timestamp {
-    pub(super) fn of(moment: Moment) -> Self {
-        // The last second of the year 9999: four digits hold no more.
-        let seconds = moment.wall.as_secs().min(253_402_300_799);
-        let (days, second) = (seconds / 86_400, seconds % 86_400);
-        // Days since 0000-03-01 in eras of 400 years (H. Hinnant, "chrono-compatible low-level date algorithms").
-        let shifted = days + 719_468;
-        let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-        let year_of_era =
-            (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-        let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-        let month_from_march = (5 * day_of_year + 2) / 153;
-        let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-        let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-        let year = era * 400 + year_of_era + u64::from(month <= 2);
-
-        let mut text = *b"0000-00-00T00:00:00.000Z";
-        let mut put = |at: usize, width: usize, mut value: u64| {
-            for digit in text[at..at + width].iter_mut().rev() {
-                *digit = b'0' + (value % 10) as u8;
-                value /= 10;
-            }
-        };
-        put(0, 4, year);
-        put(5, 2, month);
-        put(8, 2, day);
-        put(11, 2, second / 3_600);
-        put(14, 2, second / 60 % 60);
-        put(17, 2, second % 60);
-        put(20, 3, u64::from(moment.wall.subsec_millis()));
-        Self(text)
-    }
-
-    pub(super) fn as_str(&self) -> &str {
-        // Digits and punctuation only.
-        std::str::from_utf8(&self.0).unwrap_or_default()
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
-    use proptest::prelude::*;
-
     use super::*;
 
     #[test]
@@ -206,15 +156,5 @@ mod tests {
         assert_eq!(Hash::of(b"abc").as_str(), abc);
         assert_eq!(Hash::parse(abc.as_bytes()), Some(Hash::of(b"abc")));
         assert_eq!(Hash::parse(abc.to_uppercase().as_bytes()), None);
-    }
-
-    proptest! {
-        #[test]
-        fn a_timestamp_says_what_the_general_formatter_says(millis in 0..253_402_300_800_000u64) {
-            let wall = Duration::from_millis(millis);
-            let moment = Moment { mono: Duration::ZERO, wall };
-            let text = Timestamp::of(moment);
-            prop_assert_eq!(text.as_str(), moment.rfc3339());
-        }
     }
 }

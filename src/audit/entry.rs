@@ -7,8 +7,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::chain::{Head, Timestamp};
-use crate::clock::Moment;
+use super::chain::Head;
+use crate::clock::{Moment, Timestamp};
 use crate::lease::failure::{Class, Failure};
 
 /// A closed set of words: the enum, its spelling on the wire, and the list of all of them.
@@ -293,6 +293,9 @@ pub struct Entry<'a> {
     recovered: Option<&'a Recovered>,
     #[serde(skip_serializing_if = "Option::is_none")]
     previous: Option<&'a Head>,
+    /// When it was decided, where that was not just now.
+    #[serde(skip)]
+    pub(super) at: Option<Moment>,
 }
 
 impl<'a> Entry<'a> {
@@ -316,6 +319,7 @@ impl<'a> Entry<'a> {
             detail: None,
             recovered: None,
             previous: None,
+            at: None,
         }
     }
 
@@ -350,6 +354,11 @@ impl<'a> Entry<'a> {
 
     pub(super) fn reopened(previous: &'a Head) -> Self {
         Self { previous: Some(previous), ..Self::done(Event::AuditReopened) }
+    }
+
+    /// When it was decided or happened; without this, when it is handed over.
+    pub fn at(self, at: Moment) -> Self {
+        Self { at: Some(at), ..self }
     }
 
     /// The run it belongs to.

@@ -35,7 +35,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::secret::{Disclosure, sealed};
 
 mod chain;
@@ -56,7 +56,6 @@ pub use line::{Line, VERSION, schema};
 pub use memory::Memory;
 pub use verify::verify;
 
-use chain::Timestamp;
 use queue::{Pump, Shared, Ticket};
 use sink::{Sink, Stdout};
 use writer::Writer;
@@ -151,6 +150,9 @@ pub enum AuditError {
     /// Too many lines wait: the sink hangs.
     #[error("too many audit lines wait to be written")]
     Overloaded,
+    /// The line is not written yet, and its caller's patience is at an end.
+    #[error("the log does not answer")]
+    NoAnswer,
     /// Lines were left unwritten at the end.
     #[error("the last audit lines could not be written")]
     NotFlushed,
@@ -261,13 +263,20 @@ impl Audit {
         Ok(Self(Arc::new(Inner { shared, stamper, inline: None })))
     }
 
+    /// Bounds how long [`record`](Self::record) waits, by one timer for all who wait; it may be a quarter more. Without
+    /// a runtime at the log's opening, and before this is called, nothing is bounded.
+    pub fn bound(&self, patience: Duration) {
+        self.0.shared.bound(patience);
+    }
+
     /// Writes a decision's line, and returns once the kernel has it (not the disk: there is no `fsync`).
     ///
     /// A caller that goes away while it waits leaves the line behind: a line may tell of an answer that nobody read,
-    /// never the other way round. How long a hanging disk may keep a caller waiting is the caller's to bound.
+    /// never the other way round. How long a hanging disk may keep a caller waiting [is bounded](Self::bound).
     ///
     /// # Errors
-    /// The line was not written and will not be. What it was about must not happen.
+    /// The line was not written and will not be; after [`AuditError::NoAnswer`] it may be. What it was about must not
+    /// happen.
     pub async fn record(&self, entry: &Entry<'_>) -> Result<Receipt, AuditError> {
         let waker = std::future::poll_fn(|context| Poll::Ready(context.waker().clone())).await;
         let shared = &*self.0.shared;
@@ -369,7 +378,8 @@ impl Stamper {
     fn stamp(&self, entry: &Entry<'_>, line: &mut Vec<u8>) -> Result<(), AuditError> {
         line.clear();
         line.extend_from_slice(b"{\"v\":1,\"time\":\"");
-        line.extend_from_slice(Timestamp::of(self.clock.now()).as_str().as_bytes());
+        let at = entry.at.unwrap_or_else(|| self.clock.now());
+        line.extend_from_slice(Timestamp::of(at).as_str().as_bytes());
         line.extend_from_slice(&self.boot);
         let joint = line.len();
         serde_json::to_writer(&mut *line, entry)?;

@@ -10,6 +10,9 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use tokio::time::{Instant, Sleep};
 
 use super::chain::Head;
 use super::{AuditError, Counters};
@@ -18,6 +21,8 @@ use super::{AuditError, Counters};
 pub(super) const MAX_NOTES: usize = 10_000;
 /// Lines that may wait for the writer at all: more of them mean that it hangs.
 const MAX_PENDING: usize = 65_536;
+/// A caller's patience is counted in so many looks at those who wait.
+const LOOKS: u32 = 4;
 /// The pump waits for the runtime's other tasks; with this many lines the writer is woken at once.
 const ENOUGH: usize = 512;
 
@@ -30,7 +35,10 @@ pub(super) struct Pending {
 
 enum Slot {
     Free,
-    Waiting(Waker),
+    /// Its caller waits; for a line, since that look of the pump's.
+    Waiting(Waker, Option<u32>),
+    /// Its caller is told that it has waited long enough; the line is under way all the same.
+    Overdue,
     /// Its caller went away; what it asked for is done all the same.
     Abandoned,
     Done(Result<u64, AuditError>),
@@ -56,6 +64,10 @@ pub(super) struct Queue {
     pub(super) turned_away: u64,
     slots: Vec<Slot>,
     free: Vec<u32>,
+    /// How long a caller waits for its line, if that is bounded.
+    patience: Option<Duration>,
+    /// How often the pump has looked at who waits.
+    looks: u32,
     /// The writer waits for work, and nobody has called it yet.
     pub(super) idle: bool,
     /// The pump is to call the writer.
@@ -84,12 +96,12 @@ impl Default for State {
 }
 
 impl Queue {
-    fn slot(&mut self, waker: Waker) -> u32 {
+    fn slot(&mut self, waker: Waker, since: Option<u32>) -> u32 {
         if let Some(id) = self.free.pop() {
-            self.slots[id as usize] = Slot::Waiting(waker);
+            self.slots[id as usize] = Slot::Waiting(waker, since);
             return id;
         }
-        self.slots.push(Slot::Waiting(waker));
+        self.slots.push(Slot::Waiting(waker, since));
         (self.slots.len() - 1) as u32
     }
 
@@ -101,8 +113,28 @@ impl Queue {
     /// Tells a caller how it went. It is woken by [`Shared::wake`].
     pub(super) fn finish(&mut self, id: u32, result: Result<u64, AuditError>) {
         match std::mem::replace(&mut self.slots[id as usize], Slot::Done(result)) {
-            Slot::Waiting(waker) => self.finished.push(waker),
+            Slot::Waiting(waker, _) => self.finished.push(waker),
+            // It was woken already, and finds a better answer than it was woken for.
+            Slot::Overdue => {}
             _ => drop(self.release(id)),
+        }
+    }
+
+    fn has_callers(&self) -> bool {
+        self.slots.len() > self.free.len()
+    }
+
+    /// Gives up on behalf of those who have waited for long enough.
+    fn look(&mut self) {
+        self.looks = self.looks.wrapping_add(1);
+        for slot in &mut self.slots {
+            let Slot::Waiting(_, Some(since)) = slot else { continue };
+            // One more than its patience has: the first may have come right after it began to wait.
+            if self.looks.wrapping_sub(*since) > LOOKS
+                && let Slot::Waiting(waker, _) = std::mem::replace(slot, Slot::Overdue)
+            {
+                self.finished.push(waker);
+            }
         }
     }
 }
@@ -146,7 +178,8 @@ impl Shared {
             self.refused.fetch_add(1, Ordering::Relaxed);
             return Err(AuditError::Overloaded);
         }
-        let slot = queue.slot(waker);
+        let looks = queue.looks;
+        let slot = queue.slot(waker, Some(looks));
         queue.bytes.extend_from_slice(line);
         let end = queue.bytes.len();
         queue.lines.push(Pending { end, slot: Some(slot) });
@@ -180,10 +213,15 @@ impl Shared {
         if queue.state.closing {
             return Err(AuditError::Closed);
         }
-        let slot = queue.slot(waker);
+        let slot = queue.slot(waker, None);
         list(&mut queue.requests).push(slot);
         self.call_writer(queue);
         Ok(slot)
+    }
+
+    /// Bounds how long callers wait for their lines.
+    pub(super) fn bound(&self, patience: Duration) {
+        self.lock().patience = Some(patience);
     }
 
     /// Lets the writer finish what it has, and end.
@@ -259,7 +297,7 @@ impl Shared {
         queue.state.closed = true;
         queue.state.healthy = false;
         for id in 0..queue.slots.len() {
-            if matches!(queue.slots[id], Slot::Waiting(_) | Slot::Abandoned) {
+            if matches!(queue.slots[id], Slot::Waiting(..) | Slot::Overdue | Slot::Abandoned) {
                 queue.finish(id as u32, Err(AuditError::Closed));
             }
         }
@@ -284,9 +322,15 @@ impl Future for Ticket<'_> {
         let Some(id) = self.slot else { return Poll::Ready(Err(AuditError::Closed)) };
         let mut queue = self.shared.lock();
         match &mut queue.slots[id as usize] {
-            Slot::Waiting(waker) => {
+            Slot::Waiting(waker, _) => {
                 waker.clone_from(context.waker());
                 Poll::Pending
+            }
+            slot @ Slot::Overdue => {
+                *slot = Slot::Abandoned;
+                drop(queue);
+                self.slot = None;
+                Poll::Ready(Err(AuditError::NoAnswer))
             }
             _ => {
                 let slot = queue.release(id);
@@ -303,7 +347,7 @@ impl Drop for Ticket<'_> {
         let Some(id) = self.slot else { return };
         let mut queue = self.shared.lock();
         match queue.slots[id as usize] {
-            Slot::Waiting(_) => queue.slots[id as usize] = Slot::Abandoned,
+            Slot::Waiting(..) | Slot::Overdue => queue.slots[id as usize] = Slot::Abandoned,
             _ => drop(queue.release(id)),
         }
     }
@@ -315,11 +359,13 @@ impl Drop for Ticket<'_> {
 pub(super) struct Pump {
     shared: Arc<Shared>,
     finished: Vec<Waker>,
+    /// Until the next look at who waits: one timer for all of them, and none while nobody waits.
+    look: Option<Pin<Box<Sleep>>>,
 }
 
 impl Pump {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, finished: Vec::new() }
+        Self { shared, finished: Vec::new(), look: None }
     }
 }
 
@@ -332,6 +378,15 @@ impl Future for Pump {
         match &mut queue.pump {
             Some(waker) => waker.clone_from(context.waker()),
             none => *none = Some(context.waker().clone()),
+        }
+        if let Some(every) = queue.patience.map(|patience| patience / LOOKS)
+            && queue.has_callers()
+        {
+            let look = this.look.get_or_insert_with(|| Box::pin(tokio::time::sleep(every)));
+            while look.as_mut().poll(context).is_ready() {
+                queue.look();
+                look.as_mut().reset(Instant::now() + every);
+            }
         }
         std::mem::swap(&mut queue.finished, &mut this.finished);
         let call = std::mem::take(&mut queue.call);

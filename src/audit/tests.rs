@@ -446,3 +446,36 @@ async fn callers_of_another_runtime_are_woken_by_the_first_ones_pump() {
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
+
+/// An output whose writes take as long as the test likes.
+struct Stuck(std::sync::mpsc::Receiver<()>);
+
+impl sink::Output for Stuck {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let _ = self.0.recv();
+        Ok(bytes.len())
+    }
+
+    fn take_back(&mut self, _: u64) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_log_that_does_not_answer_keeps_nobody_longer_than_its_patience() {
+    let (go_on, waits) = std::sync::mpsc::channel();
+    let shared = Arc::new(Shared::default());
+    let stamper = Stamper::new("b1", Clock::system()).unwrap();
+    let writer = Writer::new(Arc::clone(&shared), stamper.clone(), Sink::new(Stuck(waits)));
+    let audit = Audit::start(shared, stamper, writer).unwrap();
+    audit.bound(Duration::from_millis(40));
+    for _ in 0..3 {
+        let (one, two) = (read("a"), read("b"));
+        let (one, two) = tokio::join!(audit.record(&one), audit.record(&two));
+        assert!(matches!(one, Err(AuditError::NoAnswer)) && matches!(two, Err(AuditError::NoAnswer)));
+    }
+    // What was handed over is written all the same, and who comes then is answered.
+    drop(go_on);
+    assert_eq!(audit.record(&read("c")).await.unwrap().seq(), 7);
+    assert_eq!(audit.head().seq, 7);
+}

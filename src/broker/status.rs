@@ -7,7 +7,6 @@ use serde::Serialize;
 use super::Broker;
 use crate::clock::Moment;
 use crate::lease::keeper::TokenKeeper;
-use crate::lease::view::Held;
 
 impl Broker {
     /// Whether everything is there: the login, the run's token, every prefetched secret.
@@ -200,7 +199,7 @@ impl LeaseStatus {
                 .map(|answer| answer.lease_id.clone()),
             left_seconds: held.map(|held| held.left(now).as_secs()),
             expires: held.map(|held| held.ends().rfc3339()),
-            renewable: held.is_some_and(Held::extendable),
+            renewable: held.is_some_and(|held| held.extendable()),
             version: answer.and_then(|answer| answer.version),
             grants: view.seq,
             reads: entry.reads.load(Ordering::Relaxed),

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,7 +12,7 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
@@ -30,8 +31,9 @@ mod vault;
 pub use guard::LocalToken;
 pub use listen::{ListenError, UnixDoor, UnixOptions};
 
-/// A client that has not sent a whole request head after this long is let go; so is an idle one.
-const HEAD_WITHIN: Duration = Duration::from_secs(60);
+/// A client that has not sent a whole request head after four of these is let go; so is an idle one. A timer for each
+/// request would cost more than the look at the connection that it saves.
+const LOOK_EVERY: Duration = Duration::from_secs(15);
 
 /// The longest request head.
 const MAX_HEAD: usize = 16 * 1024;
@@ -67,6 +69,8 @@ pub(crate) struct Connection {
     pub(crate) caller: Caller,
     /// The reason why nothing is answered on it.
     pub(crate) refused: Option<&'static str>,
+    /// Counts when a request comes and when its answer is there: odd in between.
+    beats: AtomicU64,
 }
 
 impl Doors {
@@ -108,6 +112,7 @@ impl Doors {
                 via: Via::Tcp,
                 caller: Caller::Holder,
                 refused: None,
+                beats: AtomicU64::new(0),
             };
             Some((stream, connection))
         })
@@ -129,7 +134,13 @@ impl Doors {
             crate::broker::Denied::Policy(reason) => reason,
             _ => "refused",
         });
-        Some(Connection { doors: Arc::clone(self), via: Via::Unix, caller, refused })
+        Some(Connection {
+            doors: Arc::clone(self),
+            via: Via::Unix,
+            caller,
+            refused,
+            beats: AtomicU64::new(0),
+        })
     }
 
     async fn accept<S, F>(
@@ -183,22 +194,50 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let connection = Arc::new(connection);
-    let service = service_fn(move |request: Request| {
+    let service = service_fn(|request: Request| {
         let connection = Arc::clone(&connection);
-        async move { Ok::<_, Infallible>(answer(&connection, &request).await) }
+        async move {
+            connection.beat();
+            let answer = answer(&connection, &request).await;
+            connection.beat();
+            Ok::<_, Infallible>(answer)
+        }
     });
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEAD_WITHIN).max_buf_size(MAX_HEAD).half_close(true);
+    http.header_read_timeout(None).max_buf_size(MAX_HEAD).half_close(true);
     let mut serving = std::pin::pin!(http.serve_connection(TokioIo::new(stream), service));
+    let mut silent = std::pin::pin!(connection.silent());
     let result = tokio::select! {
+        biased;
         result = &mut serving => result,
+        () = &mut silent => return,
         () = closed(&mut closing) => {
             serving.as_mut().graceful_shutdown();
-            serving.await
+            tokio::select! {
+                result = serving => result,
+                () = silent => return,
+            }
         }
     };
     if let Err(error) = result {
         tracing::debug!(%error, "a connection ended early");
+    }
+}
+
+impl Connection {
+    fn beat(&self) {
+        self.beats.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Resolves when no request has come for a while, and none is being answered.
+    async fn silent(&self) {
+        let (mut before, mut looks) = (0, 0);
+        while looks < 4 {
+            tokio::time::sleep(LOOK_EVERY).await;
+            let beats = self.beats.load(Ordering::Relaxed);
+            looks = if beats == before && beats.is_multiple_of(2) { looks + 1 } else { 0 };
+            before = beats;
+        }
     }
 }
 

@@ -1,20 +1,25 @@
 //! Answers in Vault's shape.
 
 use std::io::Write as _;
+use std::ops::Range;
 
 use bytes::Bytes;
 use http::header::{AGE, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{HeaderName, StatusCode};
 use http_body_util::Full;
-use zeroize::Zeroizing;
+use zeroize::Zeroize as _;
 
 use super::Response;
 use crate::broker::{Denied, Disclosed};
+use crate::clock::Timestamp;
 use crate::lease::failure::Class;
 use crate::lease::view::Freshness;
 
 const EXPIRES: HeaderName = HeaderName::from_static("x-tenure-expires");
 const SOURCE: HeaderName = HeaderName::from_static("x-tenure-source");
+/// What the frame around an answer takes, without the texts in it: its own words, two numbers, the broker's warnings.
+const FRAME: usize = 512;
+
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
@@ -50,28 +55,43 @@ pub(super) fn read_only() -> Response {
 pub(super) fn disclosed(disclosed: &Disclosed) -> Response {
     let answer = &disclosed.granted.answer;
     let data = answer.data.open(&disclosed.receipt);
-    let mut body = Zeroizing::new(Vec::with_capacity(data.len() + answer.lease_id.len() + 320));
-    frame(&mut body, disclosed, data);
-    // The bytes stay in our own buffer, which is wiped when the response has been written.
-    let mut response = json(StatusCode::OK, Bytes::from_owner(Body(body)));
+    // Six bytes are the most that JSON makes of one: a buffer that grew would leave the secret in the old one.
+    let texts = [&answer.request_id, &answer.lease_id, &answer.mount_type];
+    let texts = texts.into_iter().chain(&answer.warnings).map(|text| 6 * text.len() + 3).sum::<usize>();
+    let mut body = Vec::with_capacity(data.len() + texts + FRAME);
+    let secret = frame(&mut body, disclosed, data);
+    debug_assert!(body.len() <= data.len() + texts + FRAME);
+    // The bytes stay in our own buffer, in which the secret is wiped when the response has been written.
+    let mut response = json(StatusCode::OK, Bytes::from_owner(Body { bytes: body, secret }));
     let headers = response.headers_mut();
     headers.insert(SOURCE, HeaderValue::from_static(disclosed.freshness.word()));
     headers.insert(AGE, HeaderValue::from(disclosed.age.as_secs()));
-    if let Ok(expires) = HeaderValue::try_from(disclosed.ends.rfc3339()) {
+    if let Ok(expires) = HeaderValue::from_str(Timestamp::of(disclosed.ends).as_str()) {
         headers.insert(EXPIRES, expires);
     }
     response
 }
 
-struct Body(Zeroizing<Vec<u8>>);
+/// A buffer, and where in it the secret is.
+struct Body {
+    bytes: Vec<u8>,
+    secret: Range<usize>,
+}
 
 impl AsRef<[u8]> for Body {
     fn as_ref(&self) -> &[u8] {
-        &self.0
+        &self.bytes
     }
 }
 
-fn frame(body: &mut Vec<u8>, disclosed: &Disclosed, data: &[u8]) {
+impl Drop for Body {
+    fn drop(&mut self) {
+        self.bytes[self.secret.clone()].zeroize();
+    }
+}
+
+/// Writes the answer, and says where in it the secret is.
+fn frame(body: &mut Vec<u8>, disclosed: &Disclosed, data: &[u8]) -> Range<usize> {
     let answer = &disclosed.granted.answer;
     body.extend_from_slice(b"{\"request_id\":");
     text(body, &answer.request_id);
@@ -80,12 +100,15 @@ fn frame(body: &mut Vec<u8>, disclosed: &Disclosed, data: &[u8]) {
     // Writing to a Vec does not fail.
     let left = disclosed.left.map_or(0, |left| left.as_secs());
     let _ = write!(body, ",\"renewable\":{},\"lease_duration\":{left},\"data\":", disclosed.renewable);
+    let start = body.len();
     body.extend_from_slice(data);
+    let secret = start..body.len();
     body.extend_from_slice(b",\"wrap_info\":null,\"warnings\":");
     warnings(body, disclosed);
     body.extend_from_slice(b",\"auth\":null,\"mount_type\":");
     text(body, &answer.mount_type);
     body.push(b'}');
+    secret
 }
 
 fn warnings(body: &mut Vec<u8>, disclosed: &Disclosed) {

@@ -1,5 +1,7 @@
 //! From the bytes of a request line to what is to be read. Whatever upstream might take for another path is refused.
 
+use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::lease::upstream::ReadKey;
@@ -35,11 +37,26 @@ pub(super) fn parse(path: &str, query: Option<&str>, list: bool) -> Result<ReadK
     if path.split('/').any(|segment| matches!(segment, "" | "." | "..")) {
         return Err("the path has an empty, '.' or '..' segment".to_owned());
     }
-    let query = version.map_or_else(String::new, |version| format!("version={version}"));
-    Ok(ReadKey { path: path.into(), query: query.into(), list })
+    // Most often there is none, and the empty string is one that all share.
+    let query = version.map_or_else(Arc::default, |version| format!("version={version}").into());
+    Ok(ReadKey { path: path.into(), query, list })
 }
 
-fn decoded(path: &str) -> Result<String, String> {
+fn decoded(path: &str) -> Result<Cow<'_, str>, String> {
+    let path = match path.contains('%') {
+        true => Cow::Owned(unescaped(path)?),
+        false => Cow::Borrowed(path),
+    };
+    if path.len() > MAX_PATH {
+        return Err(format!("the path is longer than {MAX_PATH} bytes"));
+    }
+    if path.chars().any(|c| c.is_control() || c == '\\') {
+        return Err("the path has a control character or a backslash".to_owned());
+    }
+    Ok(path)
+}
+
+fn unescaped(path: &str) -> Result<String, String> {
     let mut bytes = Vec::with_capacity(path.len());
     let mut rest = path.bytes();
     while let Some(byte) = rest.next() {
@@ -57,14 +74,7 @@ fn decoded(path: &str) -> Result<String, String> {
             Err(_) => return Err("the path has a broken percent escape".to_owned()),
         }
     }
-    let path = String::from_utf8(bytes).map_err(|_| "the path is not UTF-8".to_owned())?;
-    if path.len() > MAX_PATH {
-        return Err(format!("the path is longer than {MAX_PATH} bytes"));
-    }
-    if path.chars().any(|c| c.is_control() || c == '\\') {
-        return Err("the path has a control character or a backslash".to_owned());
-    }
-    Ok(path)
+    String::from_utf8(bytes).map_err(|_| "the path is not UTF-8".to_owned())
 }
 
 /// `300s`, `5m` or a bare number of seconds.

@@ -1,21 +1,22 @@
 //! One task for each lease: it performs what the state machine says, and publishes what readers may know.
 //!
-//! Readers hold a `watch` receiver at most, so a reader who goes away cancels nothing: the call goes on, and what it
+//! Readers hold a [`Watch`] at most, so a reader who goes away cancels nothing: the call goes on, and what it
 //! brings is there for the next one.
 
 use std::fmt;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 use super::failure::{Class, Failure};
 use super::state::{Call, Event, Lease, Outcome, Terms};
 use super::upstream::{BoxFuture, Token};
 use super::view::{Freshness, Held, Verdict, View};
 use crate::backoff;
-use crate::clock::Clock;
+use crate::clock::{Clock, Moment};
 use crate::supervise::Supervisor;
 
 /// Performs the calls of one lease: logs in, makes a run token, reads a secret.
@@ -46,12 +47,62 @@ impl<P> fmt::Debug for Keeper<P> {
 }
 
 struct Shared<P> {
-    view: watch::Sender<Arc<View<P>>>,
+    published: Mutex<Published<P>>,
+    changed: Notify,
     inbox: Mutex<Inbox>,
     news: Notify,
     used: AtomicBool,
     parent: Option<TokenKeeper>,
     clock: Clock,
+}
+
+/// What readers may know, and how often that has changed.
+struct Published<P> {
+    version: u64,
+    view: Arc<View<P>>,
+}
+
+/// Sees every change of a lease, or the last of several. A channel of tokio's own would take 400 bytes for each lease.
+pub struct Watch<P> {
+    shared: Arc<Shared<P>>,
+    seen: u64,
+}
+
+impl<P> Watch<P> {
+    /// What is known now; it counts as seen.
+    pub fn see(&mut self) -> Arc<View<P>> {
+        let published = self.shared.published();
+        self.seen = published.version;
+        Arc::clone(&published.view)
+    }
+
+    /// Waits until there is something that was not seen.
+    pub async fn changed(&self) {
+        loop {
+            let mut changed = pin!(self.shared.changed.notified());
+            // What changes from here on wakes it.
+            changed.as_mut().enable();
+            if self.shared.published().version != self.seen {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// Waits for what was not seen, and sees it.
+    pub async fn next(&mut self) -> Arc<View<P>> {
+        self.changed().await;
+        self.see()
+    }
+
+    /// Waits for a view, from the present one on, of which `wanted` is true.
+    pub async fn wait_for(&mut self, wanted: impl Fn(&View<P>) -> bool) -> Arc<View<P>> {
+        let mut view = self.see();
+        while !wanted(&view) {
+            view = self.next().await;
+        }
+        view
+    }
 }
 
 /// What readers told the keeper since it last looked; many demands are one.
@@ -67,9 +118,11 @@ struct Inbox {
 #[derive(Debug)]
 pub struct Taken<P> {
     /// The grant.
-    pub held: Held<P>,
+    pub held: Arc<Held<P>>,
     /// Where it came from.
     pub freshness: Freshness,
+    /// When that was decided.
+    pub at: Moment,
 }
 
 /// Why a reader got nothing.
@@ -120,38 +173,41 @@ impl<P: Clone + Send + Sync + 'static> Keeper<P> {
         let parent_view = parent.as_ref().map(|parent| parent.view().as_parent());
         let lease = Lease::new(terms, parent_view);
         let shared = Arc::new(Shared {
-            view: watch::Sender::new(Arc::new(lease.view())),
+            published: Mutex::new(Published { version: 0, view: Arc::new(lease.view()) }),
+            changed: Notify::new(),
             inbox: Mutex::default(),
             news: Notify::new(),
             used: AtomicBool::new(false),
             parent,
             clock,
         });
-        supervisor.spawn(name, Task { shared: Arc::clone(&shared), lease, performer }.run());
+        let mut task = Task { shared: Arc::clone(&shared), lease, performer };
+        // By reference: a future that takes its argument has room for it twice.
+        supervisor.spawn(name, async move { task.run().await });
         Self(shared)
     }
 
     /// What is known of the lease now.
     #[must_use]
     pub fn view(&self) -> Arc<View<P>> {
-        Arc::clone(&self.0.view.borrow())
+        Arc::clone(&self.0.published().view)
     }
 
     /// Receives every change.
     #[must_use]
-    pub fn watch(&self) -> watch::Receiver<Arc<View<P>>> {
-        self.0.view.subscribe()
+    pub fn watch(&self) -> Watch<P> {
+        Watch { shared: Arc::clone(&self.0), seen: self.0.published().version }
     }
 
     /// What is held, if it is good enough, without waiting.
     #[must_use]
     pub fn peek(&self, min_left: Duration) -> Option<Taken<P>> {
         let now = self.0.clock.now();
-        let view = self.0.view.borrow();
+        let view = &self.0.published().view;
         match view.decide(min_left, view.standpoint(), now) {
             Verdict::Serve(freshness) => {
                 self.0.used.store(true, Ordering::Relaxed);
-                view.held.clone().map(|held| Taken { held, freshness })
+                view.held.clone().map(|held| Taken { held, freshness, at: now })
             }
             _ => None,
         }
@@ -173,16 +229,19 @@ impl<P: Clone + Send + Sync + 'static> Keeper<P> {
         };
         match tokio::time::timeout(patience, Box::pin(self.wait(min_left, patience))).await {
             Ok(result) => result,
-            Err(_) => match stale(self.0.clock.now()) {
-                Some(held) => Ok(Taken { held, freshness: Freshness::Stale }),
-                None => Err(Refusal::TimedOut { phase: self.0.view.borrow().phase }),
-            },
+            Err(_) => {
+                let at = self.0.clock.now();
+                match stale(at) {
+                    Some(held) => Ok(Taken { held, freshness: Freshness::Stale, at }),
+                    None => Err(Refusal::TimedOut { phase: self.view().phase }),
+                }
+            }
         }
     }
 
     async fn wait(&self, min_left: Duration, patience: Duration) -> Result<Taken<P>, Refusal> {
-        let mut watch = self.0.view.subscribe();
-        let came = watch.borrow_and_update().standpoint();
+        let mut watch = self.watch();
+        let came = watch.see().standpoint();
         // What is asked for is counted from now on: a grant of just that length is a little older when it is here.
         let since = self.0.clock.now().mono;
         if let Some(parent) = &self.0.parent {
@@ -197,14 +256,14 @@ impl<P: Clone + Send + Sync + 'static> Keeper<P> {
             }
         }
         loop {
-            let view = Arc::clone(&watch.borrow_and_update());
+            let view = watch.see();
             let now = self.0.clock.now();
             let wanted = min_left.saturating_sub(now.mono.saturating_sub(since));
             match view.decide(wanted, came, now) {
                 Verdict::Serve(freshness) => {
                     self.0.used.store(true, Ordering::Relaxed);
                     if let Some(held) = view.held.clone() {
-                        return Ok(Taken { held, freshness });
+                        return Ok(Taken { held, freshness, at: now });
                     }
                 }
                 Verdict::Ask => self.tell(|inbox| {
@@ -214,9 +273,7 @@ impl<P: Clone + Send + Sync + 'static> Keeper<P> {
                 Verdict::TooLong { reach } => return Err(Refusal::TooLong { reach }),
                 Verdict::Over => return Err(Refusal::Over),
             }
-            if watch.changed().await.is_err() {
-                return Err(Refusal::Over);
-            }
+            watch.changed().await;
         }
     }
 
@@ -232,7 +289,7 @@ impl<P: Clone + Send + Sync + 'static> Keeper<P> {
 
     /// Ends the lease: a token is revoked and seen to be gone. Returns false if that took longer than `patience`.
     pub async fn end(&self, patience: Duration) -> bool {
-        let mut watch = self.0.view.subscribe();
+        let mut watch = self.watch();
         self.request_end();
         tokio::time::timeout(patience, watch.wait_for(|view| view.ended)).await.is_ok()
     }
@@ -248,8 +305,8 @@ impl TokenKeeper {
     ///
     /// However many ask, upstream is asked once.
     pub async fn verdict(&self, seq: u64, patience: Duration) -> TokenVerdict {
-        let mut watch = self.0.view.subscribe();
-        let before = Arc::clone(&watch.borrow_and_update());
+        let mut watch = self.watch();
+        let before = watch.see();
         let gone =
             |view: &View<Arc<Token>>| view.seq > seq || view.lost_through >= seq || view.held.is_none();
         if gone(&before) {
@@ -260,13 +317,12 @@ impl TokenKeeper {
             gone(view) || view.checks > before.checks || view.failures > before.failures || view.ended
         });
         match tokio::time::timeout(patience, settled).await {
-            Ok(Ok(view)) if gone(&view) || view.ended => TokenVerdict::Lost,
-            Ok(Ok(view)) if view.checks > before.checks => TokenVerdict::Alive,
-            Ok(Ok(view)) => TokenVerdict::Unknown(view.trouble.as_ref().map_or_else(
+            Ok(view) if gone(&view) || view.ended => TokenVerdict::Lost,
+            Ok(view) if view.checks > before.checks => TokenVerdict::Alive,
+            Ok(view) => TokenVerdict::Unknown(view.trouble.as_ref().map_or_else(
                 || Arc::new(Failure::new(Class::Transient, "the token could not be looked up")),
                 |trouble| Arc::clone(&trouble.failure),
             )),
-            Ok(Err(_)) => TokenVerdict::Lost,
             Err(_) => TokenVerdict::Unknown(Arc::new(Failure::new(
                 Class::Transient,
                 "looking up the token took too long",
@@ -295,6 +351,18 @@ impl TokenKeeper {
 }
 
 impl<P> Shared<P> {
+    fn published(&self) -> MutexGuard<'_, Published<P>> {
+        self.published.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn publish(&self, view: Arc<View<P>>) {
+        let mut published = self.published();
+        published.version += 1;
+        published.view = view;
+        drop(published);
+        self.changed.notify_waiters();
+    }
+
     fn inbox(&self) -> MutexGuard<'_, Inbox> {
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -307,20 +375,18 @@ struct Task<P> {
 }
 
 impl<P: Clone + Send + Sync + 'static> Task<P> {
-    async fn run(mut self) {
+    async fn run(&mut self) {
         let clock = self.shared.clock.clone();
-        let mut parent = self.shared.parent.as_ref().map(|parent| {
-            let mut watch = parent.watch();
-            watch.mark_changed();
-            watch
-        });
+        // What the parent was when the lease was made may have changed since: it is looked at once in any case.
+        let mut parent = self.shared.parent.as_ref().map(|parent| Watch { seen: u64::MAX, ..parent.watch() });
         let mut call: Option<BoxFuture<'static, Outcome<P>>> = None;
+        // Empty, and so without memory of its own, while nothing happens.
         let mut events = vec![Event::Tick { used: false }];
         loop {
             let now = clock.now();
             let mut changed = false;
             let before = self.lease.told();
-            for event in events.drain(..) {
+            for event in std::mem::take(&mut events) {
                 // What readers say is no news to readers: telling them would only make them say it again.
                 changed |= matches!(event, Event::Done { .. } | Event::Parent { .. } | Event::End);
                 if let Some(wanted) = self.lease.step(event, now) {
@@ -330,7 +396,7 @@ impl<P: Clone + Send + Sync + 'static> Task<P> {
             }
             // A tick may have let something lapse; publishing what readers can't tell apart would only wake them.
             if changed || self.lease.told() != before {
-                self.shared.view.send_replace(Arc::new(self.lease.view()));
+                self.shared.publish(Arc::new(self.lease.view()));
             }
             if self.lease.is_over() {
                 return;
@@ -343,13 +409,8 @@ impl<P: Clone + Send + Sync + 'static> Task<P> {
                     events.push(Event::Done { outcome, roll: backoff::roll() });
                 }
                 () = self.shared.news.notified() => self.shared.take_news(&mut events),
-                gone = async { parent.as_mut().expect("guarded").changed().await.is_err() }, if parent.is_some() => {
-                    if gone {
-                        parent = None;
-                    } else if let Some(parent) = &mut parent {
-                        let view = parent.borrow_and_update().as_parent();
-                        events.push(Event::Parent { view, roll: backoff::roll() });
-                    }
+                view = async { parent.as_mut().expect("guarded").next().await.as_parent() }, if parent.is_some() => {
+                    events.push(Event::Parent { view, roll: backoff::roll() });
                 }
                 () = sleep(wake) => {}
             }

@@ -133,10 +133,6 @@ pub enum Call<P> {
 }
 
 #[derive(Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "a lease is nearly always held: a box would only add an allocation"
-)]
 enum Phase<P> {
     /// Nothing held, nothing asked.
     Idle,
@@ -147,7 +143,7 @@ enum Phase<P> {
     /// The mint failed; not again before `retry` is over.
     Failed { retry: Until },
     /// Held; `call` tells what is under way meanwhile.
-    Holding { held: Held<P>, call: Option<Underway> },
+    Holding { held: Arc<Held<P>>, call: Option<Underway> },
     /// The work is over: what is left to revoke, one after the other.
     Revoking { queue: VecDeque<(P, Until)>, retry: Option<Until>, busy: bool },
     /// Nothing more happens.
@@ -295,7 +291,7 @@ impl<P: Clone> Lease<P> {
         }
     }
 
-    fn held(&self) -> Option<&Held<P>> {
+    fn held(&self) -> Option<&Arc<Held<P>>> {
         match &self.phase {
             Phase::Holding { held, .. } => Some(held),
             _ => None,
@@ -436,7 +432,7 @@ impl<P: Clone> Lease<P> {
 
     fn forget_due(&mut self) {
         if let Phase::Holding { held, .. } = &mut self.phase {
-            held.due = None;
+            Arc::make_mut(held).due = None;
         }
     }
 
@@ -470,7 +466,7 @@ impl<P: Clone> Lease<P> {
         let Phase::Holding { held, call } = &mut self.phase else { return };
         let orphaned = self.parent.is_some() && held.under <= dead_under;
         if orphaned || held.seq <= lost_through {
-            held.kill(now);
+            Arc::make_mut(held).kill(now);
         }
         if !held.gone_in(now).is_zero() {
             return;
@@ -501,7 +497,7 @@ impl<P: Clone> Lease<P> {
         let (mut queue, retry) = match phase {
             Phase::Revoking { queue, retry, .. } => (queue, retry),
             Phase::Holding { held, .. } if self.terms.revocable => {
-                let mut queue = VecDeque::from([(held.payload, held.own)]);
+                let mut queue = VecDeque::from([(held.payload.clone(), held.own)]);
                 queue.extend(self.retired.drain(..));
                 (queue, None)
             }
@@ -538,7 +534,7 @@ impl<P: Clone> Lease<P> {
             }
         };
         if let Some(old) = old.filter(|_| self.terms.revocable) {
-            self.retired.push((old.payload, old.own));
+            self.retired.push((old.payload.clone(), old.own));
         }
         self.seq += 1;
         let span = |len| Until::new(minted.sent, len);
@@ -578,13 +574,14 @@ impl<P: Clone> Lease<P> {
         }
         self.wanted = false;
         self.recovered();
-        self.phase = Phase::Holding { held, call: None };
+        self.phase = Phase::Holding { held: Arc::new(held), call: None };
         self.plan(roll, now);
     }
 
     /// Plans what is to be done with what is held; the jitter is sampled here, once.
     fn plan(&mut self, roll: f64, now: Moment) {
         if let Phase::Holding { held, .. } = &mut self.phase {
+            let held = Arc::make_mut(held);
             held.schedule(roll);
             let enough = self.terms.until.is_some_and(|until| until.left(now) <= held.own.left(now) + WHOLE);
             if enough && !held.is_static {
@@ -606,7 +603,7 @@ impl<P: Clone> Lease<P> {
         let move_over = Until::new(now, held.gone_in(now).mul_f64(0.1 + 0.4 * roll));
         // A renewal that is due sooner would come to nothing, and the move with it.
         if held.due.is_none_or(|(act, due)| act == Act::Renew || due.left(now) > move_over.left(now)) {
-            held.due = Some((Act::Rotate, move_over));
+            Arc::make_mut(held).due = Some((Act::Rotate, move_over));
         }
     }
 
@@ -663,7 +660,7 @@ impl<P: Clone> Lease<P> {
                     // Upstream did answer: what we hold is no longer what it says.
                     self.phase = Phase::Failed { retry };
                 } else {
-                    held.due = Some((Act::Rotate, retry));
+                    Arc::make_mut(&mut held).due = Some((Act::Rotate, retry));
                     self.phase = Phase::Holding { held, call: None };
                 }
             }
@@ -674,6 +671,7 @@ impl<P: Clone> Lease<P> {
     fn renewed(&mut self, result: Result<Renewed, Failure>, roll: f64, now: Moment) {
         let Phase::Holding { held, call } = &mut self.phase else { return };
         let Some(Underway::Renew { ask }) = call.take() else { return };
+        let held = Arc::make_mut(held);
         match result {
             Ok(renewed) => {
                 let longer = renewed.ttl > held.own.left(renewed.sent);
@@ -694,7 +692,8 @@ impl<P: Clone> Lease<P> {
                     let retry = self.failed_within(failure, roll, now);
                     if let Phase::Holding { held, .. } = &mut self.phase {
                         // A try after the end is none: then the lease simply ends.
-                        held.due = (retry.left(now) < held.own.left(now)).then_some((Act::Renew, retry));
+                        let in_time = retry.left(now) < held.own.left(now);
+                        Arc::make_mut(held).due = in_time.then_some((Act::Renew, retry));
                     }
                 }
                 Class::LeaseGone => {
@@ -768,7 +767,7 @@ impl<P: Clone> Lease<P> {
             && view.seq == held.under
             && view.until.is_some()
         {
-            held.bound = view.until;
+            Arc::make_mut(held).bound = view.until;
         }
         if usable && matches!(self.phase, Phase::Parked) {
             self.trouble = None;

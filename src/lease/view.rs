@@ -126,8 +126,8 @@ pub struct ParentView {
 /// The published state of a lease.
 #[derive(Clone, Debug)]
 pub struct View<P> {
-    /// What is held.
-    pub held: Option<Held<P>>,
+    /// What is held; shared with the state machine, which copies it before it changes it.
+    pub held: Option<Arc<Held<P>>>,
     /// The last failure, until a call succeeds.
     pub trouble: Option<Trouble>,
     /// Grants so far.
@@ -251,7 +251,7 @@ impl<P> View<P> {
                 Some(bound) if bound.end().wall < held.own.end().wall => bound,
                 _ => held.own,
             }),
-            extendable: held.is_some_and(Held::extendable),
+            extendable: held.is_some_and(|held| held.extendable()),
             lost_through: self.lost_through,
             trouble: if held.is_some() { None } else { self.trouble.clone() },
         }

@@ -74,7 +74,7 @@ pub struct Leases {
     limits: Limits,
     token: TokenKeeper,
     minted: Arc<LeaseIds>,
-    context: Context,
+    context: Arc<Context>,
     supervisor: Supervisor,
 }
 
@@ -83,7 +83,7 @@ impl Leases {
         limits: Limits,
         token: TokenKeeper,
         minted: Arc<LeaseIds>,
-        context: Context,
+        context: Arc<Context>,
         supervisor: Supervisor,
     ) -> Self {
         let values = moka::sync::Cache::builder()
@@ -182,7 +182,7 @@ impl Leases {
             key: key.clone(),
             token: self.token.clone(),
             minted: Arc::clone(&self.minted),
-            context: self.context.clone(),
+            context: Arc::clone(&self.context),
         });
         let clock = self.context.clock.clone();
         let keeper =
@@ -216,7 +216,7 @@ struct SecretPerformer {
     key: ReadKey,
     token: TokenKeeper,
     minted: Arc<LeaseIds>,
-    context: Context,
+    context: Arc<Context>,
 }
 
 impl Performer<Arc<Granted>> for SecretPerformer {
@@ -225,7 +225,7 @@ impl Performer<Arc<Granted>> for SecretPerformer {
             key: self.key.clone(),
             token: self.token.clone(),
             minted: Arc::clone(&self.minted),
-            context: self.context.clone(),
+            context: Arc::clone(&self.context),
         };
         Box::pin(async move {
             match call {
@@ -295,7 +295,7 @@ impl SecretPerformer {
         let token = self.token.get(Duration::ZERO, self.context.patience).await;
         let held = token.map_err(|refusal| refused("run token", refusal))?.held;
         match held.seq == under {
-            true => Ok(held.payload),
+            true => Ok(Arc::clone(&held.payload)),
             false => Err(Failure::new(Class::TokenLost, "the run's token was replaced meanwhile")),
         }
     }

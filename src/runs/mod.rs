@@ -73,7 +73,7 @@ pub struct Runs {
     /// The run's leases.
     pub leases: Leases,
     over: AtomicBool,
-    context: Context,
+    context: Arc<Context>,
 }
 
 impl Runs {
@@ -105,7 +105,7 @@ impl Runs {
             tags: run.tags.clone(),
         })?);
         let run = Arc::new(run);
-        let context = Context {
+        let context = Arc::new(Context {
             source,
             audit,
             journal,
@@ -114,7 +114,7 @@ impl Runs {
             run: Arc::clone(&run),
             stamp: Arc::clone(&stamp),
             patience: PATIENCE,
-        };
+        });
         let terms = Terms {
             keep: true,
             revocable: true,
@@ -124,7 +124,7 @@ impl Runs {
             until: None,
         };
         let method = login.describe();
-        let performer = Arc::new(LoginPerformer { login, context: context.clone() });
+        let performer = Arc::new(LoginPerformer { login, context: Arc::clone(&context) });
         let login = Keeper::start("login", terms.clone(), None, performer, clock.clone(), &supervisor);
         let minted = Arc::new(LeaseIds::default());
         let token = token_role.map(|role| {
@@ -133,13 +133,13 @@ impl Runs {
                 ttl: token_ttl,
                 login: login.clone(),
                 leases: Arc::clone(&minted),
-                context: context.clone(),
+                context: Arc::clone(&context),
             });
             let terms = Terms { until: context.run.deadline, ..terms };
             (role, Keeper::start("run", terms, None, performer, clock, &supervisor))
         });
         let parent = token.as_ref().map_or_else(|| login.clone(), |(_, token)| token.clone());
-        let leases = Leases::new(limits, parent, minted, context.clone(), supervisor);
+        let leases = Leases::new(limits, parent, minted, Arc::clone(&context), supervisor);
         Ok(Self { run, stamp, login, method, token, leases, over: AtomicBool::new(false), context })
     }
 
@@ -154,10 +154,7 @@ impl Runs {
     /// # Errors
     /// The failure that no further try will mend. Transient ones are waited out.
     pub async fn established(&self) -> Result<(), Failure> {
-        for (what, keeper) in
-            [("login token", Some(&self.login)), ("run token", self.token.as_ref().map(|(_, token)| token))]
-        {
-            let Some(keeper) = keeper else { continue };
+        for keeper in std::iter::once(&self.login).chain(self.token.as_ref().map(|(_, token)| token)) {
             let mut watch = keeper.watch();
             let settled = watch.wait_for(|view| {
                 let hopeless = |failure: &Failure| {
@@ -170,10 +167,7 @@ impl Runs {
                     || view.ended
                     || view.trouble.as_ref().is_some_and(|trouble| hopeless(&trouble.failure))
             });
-            let view = settled
-                .await
-                .map(|view| Arc::clone(&view))
-                .map_err(|_| Failure::new(Class::Transient, format!("the {what}'s keeper ended")))?;
+            let view = settled.await;
             if view.held.is_none()
                 && let Some(trouble) = &view.trouble
             {

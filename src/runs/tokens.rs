@@ -14,7 +14,6 @@ use crate::lease::upstream::{BoxFuture, CallId, Life, Login, Minted, Source, Tok
 use crate::run::{Boot, Run};
 
 /// What every performer needs to make a call and to tell of it.
-#[derive(Clone)]
 pub(super) struct Context {
     pub(super) source: Arc<dyn Source>,
     pub(super) audit: Audit,
@@ -116,12 +115,12 @@ pub(super) fn refused(what: &str, refusal: Refusal) -> Failure {
 /// The login token.
 pub(super) struct LoginPerformer {
     pub(super) login: Arc<dyn Login>,
-    pub(super) context: Context,
+    pub(super) context: Arc<Context>,
 }
 
 impl Performer<Arc<Token>> for LoginPerformer {
     fn perform(&self, call: Call<Arc<Token>>) -> BoxFuture<'static, Outcome<Arc<Token>>> {
-        let (login, context) = (Arc::clone(&self.login), self.context.clone());
+        let (login, context) = (Arc::clone(&self.login), Arc::clone(&self.context));
         Box::pin(async move {
             match call {
                 Call::Mint { .. } => Outcome::Minted(log_in(&*login, &context).await),
@@ -227,7 +226,7 @@ pub(super) struct RunPerformer {
     pub(super) ttl: Duration,
     pub(super) login: TokenKeeper,
     pub(super) leases: Arc<LeaseIds>,
-    pub(super) context: Context,
+    pub(super) context: Arc<Context>,
 }
 
 impl Performer<Arc<Token>> for RunPerformer {
@@ -237,7 +236,7 @@ impl Performer<Arc<Token>> for RunPerformer {
             ttl: self.ttl,
             login: self.login.clone(),
             leases: Arc::clone(&self.leases),
-            context: self.context.clone(),
+            context: Arc::clone(&self.context),
         };
         Box::pin(async move {
             match call {
@@ -329,15 +328,15 @@ impl RunToken {
     async fn seen_gone(&self, token: &Token) -> Result<usize, Failure> {
         let context = &self.context;
         let login = self.login.get(Duration::ZERO, context.patience).await;
-        let login = login.map_err(|refusal| refused("login token", refusal))?.held.payload;
-        if context.source.accessor_lives(context.call(), &login, &token.accessor).await? {
+        let login = login.map_err(|refusal| refused("login token", refusal))?.held;
+        if context.source.accessor_lives(context.call(), &login.payload, &token.accessor).await? {
             return Err(Failure::new(Class::Transient, "upstream still knows the run token"));
         }
         // Upstream revokes the leases of a revoked token by itself, a little later.
         let leases = self.leases.alive(context.clock.now());
         for lease_id in &leases {
             let mut tries = 0;
-            while context.source.lease_lives(context.call(), &login, lease_id).await? {
+            while context.source.lease_lives(context.call(), &login.payload, lease_id).await? {
                 tries += 1;
                 if tries == 5 {
                     return Err(Failure::new(

@@ -1,0 +1,116 @@
+//! The two servers that are compared, each a process of its own: the broker, and hyper alone with the same answer.
+
+use std::convert::Infallible;
+use std::io::Write as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use http_body_util::Full;
+use hyper::Response;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tenure::app::{App, Upstream};
+use tenure::clock::Clock;
+use tenure::config::{self, Environment, Overrides};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
+use tracing_subscriber::Layer as _;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+use super::upstream::Instant;
+use super::{Failed, SOCKET, process};
+
+/// As `tenure serve` does it, up to the upstream.
+pub(crate) fn broker(dir: &Path) -> Result<(), Failed> {
+    process::pin(0)?;
+    rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
+    let clock = Clock::system();
+    let text = format!(
+        "[vault]\naddress = \"http://127.0.0.1:1\"\n[vault.auth.aws]\nrole = \"bench\"\n\
+         [run]\ntoken_role = \"run\"\njournal = \"{dir}/orphans\"\n\
+         [listen.unix]\npath = \"{dir}/{SOCKET}\"\n\
+         [listen.tcp]\naddress = \"127.0.0.1:0\"\ntoken_file = \"{dir}/token\"\n\
+         [audit]\nfile = \"{dir}/audit.jsonl\"\n[cache]\nmax_leases = 20000\n",
+        dir = dir.display()
+    );
+    let file = (Path::new("bench.toml"), text.as_str());
+    let loaded = config::parse(Some(file), &Environment::default(), &Overrides::default(), clock.now())?;
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).json().flatten_event(true);
+    let filter = tracing_subscriber::filter::Targets::new().with_default(tracing::Level::WARN);
+    tracing_subscriber::registry().with(lines.with_filter(filter)).try_init()?;
+    runtime()?.block_on(async {
+        let upstream = Arc::new(Instant(clock.clone()));
+        let upstream = Upstream { login: Arc::clone(&upstream) as _, source: upstream };
+        let app = App::start(&loaded.config, loaded.run, upstream, clock).await?;
+        ready(app.tcp().map_or(0, |address| address.port()))?;
+        Ok(app.serve().await?)
+    })
+}
+
+/// hyper with its own defaults, and an answer that is ready: the least that a server of these bytes can do.
+pub(crate) fn bare(dir: &Path) -> Result<(), Failed> {
+    process::pin(0)?;
+    let answer = std::fs::read(dir.join("answer"))?;
+    let answer = Arc::new(Answer::parse(&answer).ok_or("the answer to give is not one")?);
+    runtime()?.block_on(async {
+        let unix = UnixListener::bind(dir.join(SOCKET))?;
+        let tcp = TcpListener::bind("127.0.0.1:0").await?;
+        ready(tcp.local_addr()?.port())?;
+        loop {
+            tokio::select! {
+                stream = unix.accept() => serve(stream?.0, Arc::clone(&answer)),
+                stream = tcp.accept() => {
+                    let (stream, _) = stream?;
+                    stream.set_nodelay(true)?;
+                    serve(stream, Arc::clone(&answer));
+                }
+            }
+        }
+    })
+}
+
+fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, answer: Arc<Answer>) {
+    let service = service_fn(move |_| {
+        let mut response = Response::new(Full::new(answer.body.clone()));
+        for (name, value) in &answer.headers {
+            response.headers_mut().insert(name, value.clone());
+        }
+        std::future::ready(Ok::<_, Infallible>(response))
+    });
+    tokio::spawn(async move {
+        let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+    });
+}
+
+struct Answer {
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+impl Answer {
+    /// Takes a response apart as it was received. What hyper adds by itself is left to it.
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        let end = bytes.windows(4).position(|four| four == b"\r\n\r\n")?;
+        let mut headers = HeaderMap::new();
+        for line in std::str::from_utf8(&bytes[..end]).ok()?.split("\r\n").skip(1) {
+            let (name, value) = line.split_once(": ")?;
+            if !matches!(name, "date" | "content-length") {
+                headers.insert(name.parse::<HeaderName>().ok()?, value.parse::<HeaderValue>().ok()?);
+            }
+        }
+        Some(Self { headers, body: Bytes::copy_from_slice(&bytes[end + 4..]) })
+    }
+}
+
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
+}
+
+fn ready(port: u16) -> std::io::Result<()> {
+    println!("{port}");
+    std::io::stdout().flush()
+}
