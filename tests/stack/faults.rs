@@ -549,8 +549,8 @@ fn of_tokens(calls: &[Seen]) -> Vec<(String, Option<u16>)> {
 /// Revokes the broker's newest token of that kind, as an operator does who knows its accessor.
 fn revoke_by_accessor(server: &Server, broker: &Broker<'_>, kind: &str) {
     let journal = std::fs::read_to_string(broker.path("audit.jsonl.orphans")).expect("the journal");
-    let lines = journal.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let last = lines.filter(|line| line["token"]["kind"] == kind).last().expect("a token in the journal");
+    let mut lines = journal.lines().rev().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let last = lines.find(|line| line["token"]["kind"] == kind).expect("a token in the journal");
     let body = json!({ "accessor": last["token"]["accessor"] });
     server.admin("PUT", "auth/token/revoke-accessor", Some(&body)).ok();
 }
