@@ -325,18 +325,38 @@ impl RunToken {
         Ok(())
     }
 
+    /// Sees it gone with the login token; should that one turn out to be lost, once more with the next. A login token
+    /// is used so rarely that this may be the first use since it was lost.
     async fn seen_gone(&self, token: &Token) -> Result<usize, Failure> {
+        let patience = self.context.patience;
+        let mut again = true;
+        loop {
+            let login = self.login.get(Duration::ZERO, patience).await;
+            let failure = match login.map(|taken| taken.held) {
+                Ok(login) => match self.seen_gone_with(&login.payload, token).await {
+                    Ok(leases) => return Ok(leases),
+                    Err(failure) => self.login.decide(login.seq, failure, patience).await,
+                },
+                Err(refusal) => refused("login token", refusal),
+            };
+            match failure.class {
+                Class::TokenLost if again => again = false,
+                Class::TokenLost => return Err(failure.decided(Class::Transient)),
+                _ => return Err(failure),
+            }
+        }
+    }
+
+    async fn seen_gone_with(&self, login: &Token, token: &Token) -> Result<usize, Failure> {
         let context = &self.context;
-        let login = self.login.get(Duration::ZERO, context.patience).await;
-        let login = login.map_err(|refusal| refused("login token", refusal))?.held;
-        if context.source.accessor_lives(context.call(), &login.payload, &token.accessor).await? {
+        if context.source.accessor_lives(context.call(), login, &token.accessor).await? {
             return Err(Failure::new(Class::Transient, "upstream still knows the run token"));
         }
         // Upstream revokes the leases of a revoked token by itself, a little later.
         let leases = self.leases.alive(context.clock.now());
         for lease_id in &leases {
             let mut tries = 0;
-            while context.source.lease_lives(context.call(), &login.payload, lease_id).await? {
+            while context.source.lease_lives(context.call(), login, lease_id).await? {
                 tries += 1;
                 if tries == 5 {
                     return Err(Failure::new(

@@ -29,6 +29,26 @@ async fn the_end_revokes_everything_and_sees_it_gone() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_end_is_seen_with_another_login_where_the_first_was_lost() {
+    // Young tokens are replaced after a delay, older ones at once.
+    for age in [1, 10] {
+        let stage = Stage::new(Plan::default()).await;
+        stage.alive(ORDERS).await;
+        sleep(secs(age)).await;
+        stage.vault.revoke_logins();
+        assert!(stage.broker.runs().end(secs(20)).await);
+        assert_eq!(
+            stage.lines(Event::RevokeConfirmed).len(),
+            2,
+            "the run token, and the login that saw it go"
+        );
+        assert!(stage.lines(Event::RevokeUnconfirmed).is_empty());
+        assert_eq!(stage.vault.count(Operation::Login), 2);
+        stage.finish().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_end_waits_for_a_credential_that_is_being_made() {
     let stage = Stage::new(Plan::default()).await;
     stage.vault.set_latency(secs(2));

@@ -18,6 +18,9 @@ against_both! {
     a_run_token_revoked_behind_our_back
     a_lease_revoked_behind_our_back
     an_upstream_that_answers_badly
+    an_outage_that_outlives_every_token
+    an_end_while_upstream_hangs
+    a_login_token_found_lost_at_the_end
     a_rate_limit_quota
     a_process_thawed_after_its_leases_ended
     a_permission_that_is_taken_and_given_back
@@ -297,6 +300,77 @@ fn answered_badly(server: &Server, name: &str, fault: Fault) {
     broker.finish();
 }
 
+fn an_outage_that_outlives_every_token(server: &Server) {
+    let proxy = Proxy::before(server.says("address"));
+    let broker = counted(server, &proxy)
+        .set("vault.auth.aws", "role", "orders-short")
+        .set("run", "ttl", "8s")
+        .set("cache", "kv_stale", "5s")
+        .start();
+    let readers = Readers::of(&broker, &server.database, &ALL);
+    let began = Instant::now();
+    proxy.answer(Some(Fault::Reset));
+    std::thread::sleep(Duration::from_secs(13));
+    let calls = proxy.seen(began, "");
+    let mended = Instant::now();
+    proxy.answer(None);
+    let recovered = readers.wait_good(mended, &ALL, Duration::from_secs(20));
+    let after = proxy.seen(mended, "");
+    let late = began + Duration::from_secs(9)..mended;
+    let readings = readers.finish(&broker, None);
+    for path in ALL {
+        let late: Vec<_> = readings.of(path).filter(|seen| late.contains(&seen.asked)).collect();
+        assert!(late.len() > 20, "{path}: nobody waits for what cannot come: {} answers", late.len());
+        assert!(late.iter().all(|seen| seen.answer.status == 503), "{path}: nothing is left to be served");
+    }
+    readings.within(BRISK);
+    assert_eq!(readings.users(LONG).len(), 2);
+    assert!(calls.len() <= 30, "{calls:?}");
+    assert_eq!((count(&after, "auth/aws/login"), count(&after, "auth/token/create")), (1, 1), "{after:?}");
+    assert!(after.len() <= 20, "{after:?}");
+    said(
+        server,
+        "all tokens ended",
+        &format!(
+            "{} calls in {:?}, {} after, good again {recovered:?} later",
+            calls.len(),
+            mended - began,
+            after.len()
+        ),
+    );
+    broker.finish();
+}
+
+fn an_end_while_upstream_hangs(server: &Server) {
+    let proxy = Proxy::before(server.says("address"));
+    let setup = counted(server, &proxy).set("shutdown", "grace", "4s");
+    let mut broker = setup.start();
+    let users = [broker.credential("orders").user];
+    proxy.answer(Some(Fault::Hang));
+    let ended = Instant::now();
+    broker.signal(Signal::TERM);
+    broker.wait_exit(SOON);
+    let took = ended.elapsed();
+    assert!(took < Duration::from_secs(6), "{took:?}");
+    broker.check_outputs();
+    assert_eq!(server.database.existing(&users).len(), 1, "nobody could revoke it");
+    proxy.answer(None);
+    let next = setup.start();
+    wait_until("the end of what was left behind", SOON, || server.database.existing(&users).is_empty());
+    said(server, "end while hanging", &format!("took {took:?}; the next start revoked the rest"));
+    next.finish();
+}
+
+fn a_login_token_found_lost_at_the_end(server: &Server) {
+    let broker = Setup::new(server).start();
+    let users = [broker.credential("orders").user];
+    revoke_by_accessor(server, &broker, "login");
+    let finished = broker.finish();
+    assert_eq!(server.database.existing(&users), [""; 0]);
+    assert_eq!(finished.of("revoke.unconfirmed").len(), 0, "{:?}", finished.of("revoke.unconfirmed"));
+    assert_eq!(finished.of("revoke.confirmed").len(), 2, "the run token, and the login token that saw it go");
+}
+
 fn a_rate_limit_quota(server: &Server) {
     let role = Grants::new(server, "faults-quota");
     role.database_role(server, "orders");
@@ -475,8 +549,8 @@ fn of_tokens(calls: &[Seen]) -> Vec<(String, Option<u16>)> {
 /// Revokes the broker's newest token of that kind, as an operator does who knows its accessor.
 fn revoke_by_accessor(server: &Server, broker: &Broker<'_>, kind: &str) {
     let journal = std::fs::read_to_string(broker.path("audit.jsonl.orphans")).expect("the journal");
-    let mut lines = journal.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let last = lines.rfind(|line| line["token"]["kind"] == kind).expect("a token in the journal");
+    let mut lines = journal.lines().rev().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let last = lines.find(|line| line["token"]["kind"] == kind).expect("a token in the journal");
     let body = json!({ "accessor": last["token"]["accessor"] });
     server.admin("PUT", "auth/token/revoke-accessor", Some(&body)).ok();
 }
