@@ -161,7 +161,7 @@ impl<P: Clone + Send + Sync + 'static> Keeper<P> {
     /// Starts the task of a lease that holds nothing yet.
     pub fn start(
         name: &'static str,
-        terms: Terms,
+        terms: impl Into<Arc<Terms>>,
         parent: Option<TokenKeeper>,
         performer: Arc<dyn Performer<P>>,
         clock: Clock,
