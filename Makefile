@@ -26,7 +26,7 @@ unit:
 
 ## The same behaviour on the real parts: Vault, OpenBao, PostgreSQL, an STS that checks signatures.
 real: setup
-	cargo test --locked --test stack
+	cargo test --locked --test stack -- --test-threads=8
 
 ## Builds and installs the real parts, once.
 setup:

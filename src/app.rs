@@ -224,6 +224,8 @@ impl App {
             supervisor.spawn("tcp door", Arc::clone(&doors).serve_tcp(listener));
         }
         supervisor.spawn("heartbeat", heartbeat(Arc::clone(&broker), clock));
+        let run = Arc::clone(&broker);
+        supervisor.spawn("deadline", async move { run.runs().deadline().await });
         Ok(Self {
             broker,
             doors,

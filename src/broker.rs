@@ -4,17 +4,14 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
-
-use serde::Serialize;
 
 use crate::audit::{Audit, Entry, Event, Peer, Receipt, Source};
 use crate::caller::Caller;
 use crate::causes::causes;
 use crate::clock::{Clock, Moment};
 use crate::lease::failure::Failure;
-use crate::lease::keeper::{Refusal, TokenKeeper};
+use crate::lease::keeper::Refusal;
 use crate::lease::upstream::{ReadKey, Token};
 use crate::lease::view::{Freshness, Held};
 use crate::metrics::Metrics;
@@ -22,6 +19,10 @@ use crate::policy::{self, Admission, Decision};
 use crate::run::Boot;
 use crate::runs::Runs;
 use crate::runs::leases::{Full, Granted};
+
+mod status;
+
+pub use status::{Readiness, Status};
 
 /// What a door asks for.
 #[derive(Clone, Debug)]
@@ -106,7 +107,7 @@ impl fmt::Display for Denied {
             Self::Full(full) => {
                 write!(f, "all {} leases are in use; nothing was minted; see cache.max_leases", full.limit)
             }
-            Self::Over => f.write_str("the run is over: its credentials are revoked"),
+            Self::Over => f.write_str("the run is over, or past its deadline: its credentials are revoked"),
             Self::TimedOut { phase, waited } => {
                 write!(f, "nothing came within {} (the lease's state: {phase}); try again", time(waited))
             }
@@ -201,6 +202,9 @@ impl Broker {
             Decision::Allow(policy) => policy,
             Decision::Deny { reason, .. } => return Err(Denied::Policy(reason)),
         };
+        if self.runs.is_over(self.clock.now()) {
+            return Err(Denied::Over);
+        }
         // An entry may end between being looked up and being read: its lease lapsed, or the cache let go of it.
         let mut again = true;
         let (entry, taken) = loop {
@@ -211,7 +215,7 @@ impl Broker {
             };
             match taken {
                 Ok(taken) => break (entry, taken),
-                Err(Refusal::Over) if again && !self.runs.parent().view().ending => {
+                Err(Refusal::Over) if again && !self.runs.is_over(self.clock.now()) => {
                     self.runs.leases.forget(&entry);
                     again = false;
                 }
@@ -251,6 +255,9 @@ impl Broker {
         let receipt = recorded.map_err(|error| Denied::Unaudited(causes(&error)))?;
         // Writing the line may have taken a while.
         let now = self.clock.now();
+        if self.runs.is_over(now) {
+            return Err(Denied::Over);
+        }
         if !held.is_static && held.left(now).is_zero() {
             return Err(Denied::TimedOut {
                 phase: "expired while its audit line was written",
@@ -307,91 +314,6 @@ impl Broker {
         let entry = if matches!(denied, Denied::Policy(_)) { entry.policy("paths") } else { entry };
         self.audit.note(&entry.run(&self.runs.stamp).caller(&peer).door(request.door).path(&path));
     }
-
-    /// Whether everything is there: the login, the run's token, every prefetched secret.
-    #[must_use]
-    pub fn ready(&self) -> Readiness {
-        let now = self.clock.now();
-        let mut missing = Vec::new();
-        let lacks = |keeper: &TokenKeeper| {
-            let view = keeper.view();
-            let held = view.held.as_ref().is_some_and(|held| !held.left(now).is_zero());
-            (!held).then(|| {
-                view.trouble
-                    .as_ref()
-                    .map_or_else(|| view.phase.to_owned(), |trouble| trouble.failure.to_string())
-            })
-        };
-        if let Some(why) = lacks(&self.runs.login) {
-            missing.push(format!("login: {why}"));
-        }
-        if let Some(why) = self.runs.token.as_ref().and_then(|(_, token)| lacks(token)) {
-            missing.push(format!("run token: {why}"));
-        }
-        for entry in self.runs.leases.all().iter().filter(|entry| entry.prefetched) {
-            let view = entry.keeper.view();
-            if view.held.as_ref().is_none_or(|held| held.gone_in(now).is_zero()) {
-                let why = view
-                    .trouble
-                    .as_ref()
-                    .map_or(view.phase.to_owned(), |trouble| trouble.failure.to_string());
-                missing.push(format!("prefetch {}: {why}", entry.key));
-            }
-        }
-        if !self.audit.healthy() {
-            missing.push("audit: the log cannot be written".to_owned());
-        }
-        Readiness { ready: missing.is_empty(), missing }
-    }
-
-    /// The state of everything, without a value in it.
-    #[must_use]
-    pub fn status(&self) -> Status {
-        let now = self.clock.now();
-        let run = &self.runs.run;
-        let head = self.audit.head();
-        Status {
-            version: env!("CARGO_PKG_VERSION"),
-            boot: self.boot.id().to_owned(),
-            ready: self.ready().ready,
-            login: LoginStatus {
-                method: self.runs.method.clone(),
-                token: TokenStatus::of(&self.runs.login, now),
-            },
-            run: RunStatus {
-                id: run.id.to_string(),
-                kind: run.kind.word(),
-                execution_arn: run.execution_arn.clone(),
-                state_name: run.state.clone(),
-                deadline: run.deadline.map(|deadline| deadline.end().rfc3339()),
-                token: self.runs.token.as_ref().map(|(role, token)| RunTokenStatus {
-                    role: role.clone(),
-                    policies: token
-                        .view()
-                        .held
-                        .as_ref()
-                        .map(|held| held.payload.policies.clone())
-                        .unwrap_or_default(),
-                    token: TokenStatus::of(token, now),
-                }),
-            },
-            audit: AuditStatus { healthy: self.audit.healthy(), seq: head.seq, head: head.hash.to_string() },
-            leases: self.runs.leases.all().iter().map(|entry| LeaseStatus::of(entry, now)).collect(),
-        }
-    }
-
-    /// The metrics, in Prometheus' text format.
-    #[must_use]
-    pub fn scrape(&self) -> String {
-        let now = self.clock.now();
-        let left =
-            |keeper: &TokenKeeper| keeper.view().held.as_ref().map_or(0, |held| held.left(now).as_secs());
-        self.metrics.login_left.set(left(&self.runs.login).cast_signed());
-        self.metrics.run_left.set(self.runs.token.as_ref().map_or(0, |(_, token)| left(token)).cast_signed());
-        self.metrics.leases.set(i64::try_from(self.runs.leases.all().len()).unwrap_or(i64::MAX));
-        self.metrics.ready.set(i64::from(self.ready().ready));
-        self.metrics.text(self.audit.counters())
-    }
 }
 
 /// What audit lines call the caller.
@@ -408,118 +330,5 @@ fn shown(key: &ReadKey) -> std::borrow::Cow<'_, str> {
     match key.query.is_empty() {
         true => std::borrow::Cow::Borrowed(&key.path),
         false => std::borrow::Cow::Owned(key.to_string()),
-    }
-}
-
-/// Whether everything is there, and if not, what is missing.
-#[derive(Debug, Serialize)]
-pub struct Readiness {
-    /// Nothing is missing.
-    pub ready: bool,
-    /// What is missing, and why.
-    pub missing: Vec<String>,
-}
-
-/// What `/tenure/leases` answers.
-#[derive(Debug, Serialize)]
-pub struct Status {
-    version: &'static str,
-    boot: String,
-    ready: bool,
-    login: LoginStatus,
-    run: RunStatus,
-    audit: AuditStatus,
-    leases: Vec<LeaseStatus>,
-}
-
-#[derive(Debug, Serialize)]
-struct TokenStatus {
-    state: &'static str,
-    left_seconds: Option<u64>,
-    expires: Option<String>,
-    trouble: Option<String>,
-}
-
-#[derive(Debug, Serialize)]
-struct LoginStatus {
-    method: String,
-    #[serde(flatten)]
-    token: TokenStatus,
-}
-
-#[derive(Debug, Serialize)]
-struct RunStatus {
-    id: String,
-    kind: &'static str,
-    execution_arn: Option<String>,
-    state_name: Option<String>,
-    deadline: Option<String>,
-    token: Option<RunTokenStatus>,
-}
-
-#[derive(Debug, Serialize)]
-struct RunTokenStatus {
-    role: String,
-    policies: Vec<String>,
-    #[serde(flatten)]
-    token: TokenStatus,
-}
-
-#[derive(Debug, Serialize)]
-struct AuditStatus {
-    healthy: bool,
-    seq: u64,
-    head: String,
-}
-
-#[derive(Debug, Serialize)]
-struct LeaseStatus {
-    path: String,
-    operation: &'static str,
-    state: &'static str,
-    kind: Option<&'static str>,
-    lease_id: Option<String>,
-    left_seconds: Option<u64>,
-    expires: Option<String>,
-    renewable: bool,
-    version: Option<u64>,
-    grants: u64,
-    reads: u64,
-    trouble: Option<String>,
-}
-
-impl TokenStatus {
-    fn of(keeper: &TokenKeeper, now: Moment) -> Self {
-        let view = keeper.view();
-        Self {
-            state: view.phase,
-            left_seconds: view.held.as_ref().map(|held| held.left(now).as_secs()),
-            expires: view.held.as_ref().map(|held| held.ends().rfc3339()),
-            trouble: view.trouble.as_ref().map(|trouble| trouble.failure.to_string()),
-        }
-    }
-}
-
-impl LeaseStatus {
-    fn of(entry: &crate::runs::leases::Entry, now: Moment) -> Self {
-        let view = entry.keeper.view();
-        let held = view.held.as_ref();
-        let answer = held.map(|held| &held.payload.answer);
-        Self {
-            path: entry.key.to_string(),
-            operation: if entry.key.list { "list" } else { "read" },
-            state: view.phase,
-            kind: held.map(|held| if held.is_static { "static" } else { "leased" }),
-            lease_id: answer
-                .filter(|answer| !answer.lease_id.is_empty())
-                .map(|answer| answer.lease_id.clone()),
-            left_seconds: held.map(|held| held.left(now).as_secs()),
-            expires: held.map(|held| held.ends().rfc3339()),
-            renewable: held.is_some_and(|held| held.extendable()),
-            version: answer.and_then(|answer| answer.version),
-            grants: view.seq,
-            reads: entry.reads.load(Ordering::Relaxed),
-            trouble: view.trouble.as_ref().map(|trouble| trouble.failure.to_string()),
-        }
     }
 }

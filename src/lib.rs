@@ -57,6 +57,7 @@ pub mod causes;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod demo;
 pub mod door;
 pub mod identity;
 pub mod lease;

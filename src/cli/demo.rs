@@ -2,7 +2,9 @@
 
 use clap::Args;
 
-use super::Output;
+use super::{Output, Session};
+use crate::causes::causes;
+use crate::demo::{DemoError, Look, run};
 
 /// See it work, with nothing else installed
 #[derive(Args, Debug)]
@@ -14,6 +16,13 @@ use super::Output;
 )]
 pub(crate) struct DemoArgs {}
 
-pub(crate) fn demo(_args: &DemoArgs) -> Output {
-    Output::failed(1, "`demo` is not built yet")
+/// Prints as it goes along: half of what there is to see is when it happens.
+pub(crate) async fn demo(_args: &DemoArgs, session: &Session) -> Output {
+    let look = Look { terminal: session.screen.out_is_terminal, colour: session.screen.colour };
+    match run(&mut std::io::stdout(), look).await {
+        Ok(()) => Output::default(),
+        // A reader that has gone away (`| head`) wants no more.
+        Err(DemoError::Io(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => Output::default(),
+        Err(error) => Output::failed(1, &causes(&error)),
+    }
 }

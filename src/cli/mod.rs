@@ -81,7 +81,7 @@ fn run(command: Command, session: &Session) -> Output {
         Command::Status(args) => block_on(status::status(&args, session)),
         Command::Config(command) => check::config(&command, session),
         Command::Audit(command) => audit::run(&command),
-        Command::Demo(args) => demo::demo(&args),
+        Command::Demo(args) => block_on(demo::demo(&args, session)),
         Command::Health(args) => block_on(probe::health(&args, session)),
         Command::Ready(args) => block_on(probe::ready(&args, session)),
         Command::Completions(args) => completions::completions(&args),

@@ -109,6 +109,7 @@ fn broker(loaded: Loaded, clock: &Clock) -> Result<(), String> {
     let runtime = runtime.map_err(|error| format!("the runtime cannot start: {error}"))?;
     let Loaded { config, run, .. } = loaded;
     let result = runtime.block_on(async {
+        outlive_limits();
         let upstream = Upstream::vault(&config, clock)?;
         App::start(&config, run, upstream, clock.clone()).await?.serve().await
     });
@@ -129,6 +130,15 @@ fn harden() {
         if let Err(error) = outcome {
             tracing::warn!(%error, "{what} could not be given up");
         }
+    }
+}
+
+/// A file that may not grow any further (`ulimit -f`) is dealt with as a full disk is, by the error of the write: its
+/// signal must not kill us. Once tokio has handled a signal it goes on doing so.
+fn outlive_limits() {
+    use tokio::signal::unix::{SignalKind, signal};
+    if let Err(error) = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw())) {
+        tracing::warn!(%error, "the signal of a file that may not grow could not be handled");
     }
 }
 

@@ -111,8 +111,11 @@ impl AwsLogin {
                 }
                 advised(failure, &cure).decided(class)
             }
-            // A login has no token that could be lost or lack a capability.
-            None if matches!(failure.class, Class::Forbidden | Class::NotFound) => {
+            // A login has no token that could be lost or lack a capability. What is not Vault's answer, but a proxy's, is
+            // a wrong address most often: that ends the process at its start.
+            None if matches!(failure.class, Class::Forbidden | Class::NotFound)
+                || matches!(failure.status, Some(401 | 407)) =>
+            {
                 failure.decided(Class::Permanent)
             }
             None => failure,

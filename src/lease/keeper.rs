@@ -25,10 +25,13 @@ pub trait Performer<P>: Send + Sync + 'static {
     fn perform(&self, call: Call<P>) -> BoxFuture<'static, Outcome<P>>;
 }
 
+/// How long a reader waits for an upstream that does not answer, where a stale value may be served instead.
+const STALE_AFTER: Duration = Duration::from_secs(2);
+
 /// The keeper of a token.
 pub type TokenKeeper = Keeper<Arc<Token>>;
 
-/// The handle of a keeper. The task ends when the lease does, or when the last handle is gone and nothing is held.
+/// The handle of a keeper. The task ends when the lease does: ask for its [`end`](Self::end).
 pub struct Keeper<P>(Arc<Shared<P>>);
 
 impl<P> Clone for Keeper<P> {
@@ -218,15 +221,34 @@ impl<P: Clone + Send + Sync + 'static> Keeper<P> {
         if let Some(taken) = self.peek(min_left) {
             return Ok(taken);
         }
+        let stale =
+            |now| self.view().held.clone().filter(|held| held.is_static && !held.stale_until().is_over(now));
+        // An upstream that does not answer is one that cannot: who has something to fall back on need not wait it out.
+        let patience = match stale(self.0.clock.now()) {
+            Some(_) => patience.min(STALE_AFTER),
+            None => patience,
+        };
         match tokio::time::timeout(patience, Box::pin(self.wait(min_left, patience))).await {
             Ok(result) => result,
-            Err(_) => Err(Refusal::TimedOut { phase: self.view().phase }),
+            Err(_) => {
+                let now = self.0.clock.now();
+                match stale(now) {
+                    Some(held) => Ok(Taken { held, freshness: Freshness::Stale, at: now }),
+                    None => Err(Refusal::TimedOut { phase: self.view().phase }),
+                }
+            }
         }
     }
 
     async fn wait(&self, min_left: Duration, patience: Duration) -> Result<Taken<P>, Refusal> {
         let mut watch = self.watch();
         let came = watch.see().standpoint();
+        // What is asked for is counted from now on: a grant of just that length is a little older when it is here.
+        let since = self.0.clock.now().mono;
+        if let Some(parent) = &self.0.parent {
+            // Its timer may lie behind, where the machine was frozen.
+            parent.judge();
+        }
         if let Some(parent) = self.0.parent.as_ref().filter(|_| !min_left.is_zero()) {
             // It lives no longer than its parent: see to that one first. That there is none yet is not for us to say.
             let parent = Box::pin(parent.get(min_left, patience)).await;
@@ -237,7 +259,8 @@ impl<P: Clone + Send + Sync + 'static> Keeper<P> {
         loop {
             let view = watch.see();
             let now = self.0.clock.now();
-            match view.decide(min_left, came, now) {
+            let wanted = min_left.saturating_sub(now.mono.saturating_sub(since));
+            match view.decide(wanted, came, now) {
                 Verdict::Serve(freshness) => {
                     self.0.used.store(true, Ordering::Relaxed);
                     if let Some(held) = view.held.clone() {
@@ -245,7 +268,7 @@ impl<P: Clone + Send + Sync + 'static> Keeper<P> {
                     }
                 }
                 Verdict::Ask => self.tell(|inbox| {
-                    inbox.demand = Some(inbox.demand.unwrap_or_default().max(min_left));
+                    inbox.demand = Some(inbox.demand.unwrap_or_default().max(wanted));
                 }),
                 Verdict::Fail { failure, retry_in } => return Err(Refusal::Failed { failure, retry_in }),
                 Verdict::TooLong { reach } => return Err(Refusal::TooLong { reach }),
@@ -363,15 +386,17 @@ impl<P: Clone + Send + Sync + 'static> Task<P> {
         loop {
             let now = clock.now();
             let mut changed = false;
+            let before = self.lease.told();
             for event in std::mem::take(&mut events) {
-                changed |= !matches!(event, Event::Tick { .. });
+                // What readers say is no news to readers: telling them would only make them say it again.
+                changed |= matches!(event, Event::Done { .. } | Event::Parent { .. } | Event::End);
                 if let Some(wanted) = self.lease.step(event, now) {
                     changed = true;
                     call = Some(self.performer.perform(wanted));
                 }
             }
             // A tick may have let something lapse; publishing what readers can't tell apart would only wake them.
-            if changed || self.lease.wake_in(now).is_none_or(|wake| wake.is_zero()) {
+            if changed || self.lease.told() != before {
                 self.shared.publish(Arc::new(self.lease.view()));
             }
             if self.lease.is_over() {

@@ -25,6 +25,13 @@ use crate::clock::{Moment, Until};
 /// A token found lost sooner than this after it was made is not replaced at once, but after a retry delay.
 const SUSPICIOUSLY_SHORT: Duration = Duration::from_secs(5);
 
+/// What is asked for at least beyond what a reader wants: more than an answer's way takes.
+const SPARE: Duration = Duration::from_secs(5);
+
+/// By how much a life that was to reach a certain time may miss it: Vault counts in seconds, for a token and again for a
+/// lease that hangs off it.
+const WHOLE: Duration = Duration::from_secs(2);
+
 /// How long an answer that may not be kept stays readable for those who were waiting for it.
 const ONCE: Duration = Duration::from_secs(1);
 
@@ -41,6 +48,8 @@ pub struct Terms {
     pub stale: Duration,
     /// The schedule of retries.
     pub backoff: Backoff,
+    /// Nobody needs it any longer: one that lives until then is neither prolonged nor replaced before its end.
+    pub until: Option<Until>,
 }
 
 /// What happened. The set is closed.
@@ -238,12 +247,21 @@ impl<P: Clone> Lease<P> {
         }
     }
 
+    /// What tells one [`view`](Self::view) from the next, where no call came back and the parent did not change.
+    pub(crate) fn told(&self) -> (&'static str, u64, u64, bool) {
+        (self.word(), self.failures, self.lost_through, self.ending)
+    }
+
     /// How long until time alone makes something happen; `None`: never.
     #[must_use]
     pub fn wake_in(&self, now: Moment) -> Option<Duration> {
         match &self.phase {
             Phase::Holding { held, call } => {
                 let end = held.gone_in(now);
+                if end.is_zero() && call.is_some() {
+                    // It is over already; what comes next, comes with the answer.
+                    return None;
+                }
                 match held.due {
                     Some((Act::Rotate, _)) if self.mintable(now).is_none() => Some(end),
                     Some((_, due)) if call.is_none() => Some(end.min(self.not_before(due, now))),
@@ -346,7 +364,9 @@ impl<P: Clone> Lease<P> {
 
     fn renew(&mut self, at_least: Duration) -> Option<Call<P>> {
         let Phase::Holding { held, call } = &mut self.phase else { return None };
-        let ask = whole_seconds(held.full.max(at_least));
+        // A reader wants so much when the answer is here, and the next one a moment later.
+        let spare = if at_least.is_zero() { Duration::ZERO } else { SPARE.max(at_least / 8) };
+        let ask = whole_seconds(held.full.max(at_least.saturating_add(spare)));
         *call = Some(Underway::Renew { ask });
         Some(Call::Renew { payload: held.payload.clone(), under: held.under, ask })
     }
@@ -520,7 +540,8 @@ impl<P: Clone> Lease<P> {
         let span = |len| Until::new(minted.sent, len);
         let (own, stale, reach, renewable, is_static) = match minted.life {
             Life::Leased { ttl, renewable } => {
-                (span(ttl), Duration::ZERO, (!renewable).then_some(ttl), renewable, false)
+                let reach = (!renewable).then(|| ttl.saturating_sub(now.since(minted.sent)));
+                (span(ttl), Duration::ZERO, reach, renewable, false)
             }
             Life::Static { keep: true } => (span(self.terms.fresh), self.terms.stale, None, false, true),
             Life::Static { keep: false } => (span(Duration::ZERO), Duration::ZERO, None, false, true),
@@ -560,7 +581,12 @@ impl<P: Clone> Lease<P> {
     /// Plans what is to be done with what is held; the jitter is sampled here, once.
     fn plan(&mut self, roll: f64, now: Moment) {
         if let Phase::Holding { held, .. } = &mut self.phase {
-            Arc::make_mut(held).schedule(roll);
+            let held = Arc::make_mut(held);
+            held.schedule(roll);
+            let enough = self.terms.until.is_some_and(|until| until.left(now) <= held.own.left(now) + WHOLE);
+            if enough && !held.is_static {
+                held.due = None;
+            }
         }
         self.plan_to_move_over(roll, now);
     }
@@ -575,7 +601,8 @@ impl<P: Clone> Lease<P> {
             return;
         }
         let move_over = Until::new(now, held.gone_in(now).mul_f64(0.1 + 0.4 * roll));
-        if held.due.is_none_or(|(_, due)| due.left(now) > move_over.left(now)) {
+        // A renewal that is due sooner would come to nothing, and the move with it.
+        if held.due.is_none_or(|(act, due)| act == Act::Renew || due.left(now) > move_over.left(now)) {
             Arc::make_mut(held).due = Some((Act::Rotate, move_over));
         }
     }
@@ -595,6 +622,25 @@ impl<P: Clone> Lease<P> {
         retry
     }
 
+    /// As [`failed`](Self::failed), but the next try comes before what is held ends: half-way there at the latest,
+    /// unless upstream asked for more or a second is all that is left.
+    fn failed_within(&mut self, failure: Failure, roll: f64, now: Moment) -> Until {
+        let left = self.held().map(|held| held.gone_in(now)).unwrap_or_default();
+        self.failed_before(left, failure, roll, now)
+    }
+
+    fn failed_before(&mut self, left: Duration, failure: Failure, roll: f64, now: Moment) -> Until {
+        let asked = failure.retry_after.is_some();
+        let mut retry = self.failed(failure, roll, now);
+        if !asked && left > Duration::from_secs(1) {
+            retry.len = retry.len.min(left.mul_f64(0.5));
+            if let Some(trouble) = &mut self.trouble {
+                Arc::make_mut(trouble).retry = retry;
+            }
+        }
+        retry
+    }
+
     fn mint_failed(&mut self, failure: Failure, roll: f64, now: Moment) {
         let class = failure.class;
         let lost = class == Class::TokenLost;
@@ -605,7 +651,10 @@ impl<P: Clone> Lease<P> {
             }
             Phase::Minting { .. } => self.phase = Phase::Failed { retry: self.failed(failure, roll, now) },
             Phase::Holding { mut held, call: Some(Underway::Rotate { .. }) } => {
-                let retry = self.failed(failure, roll, now);
+                let retry = match held.is_static {
+                    true => self.failed(failure, roll, now),
+                    false => self.failed_before(held.gone_in(now), failure, roll, now),
+                };
                 let withdrawn = matches!(class, Class::NotFound | Class::Denied | Class::Permanent);
                 if held.is_static && withdrawn {
                     // Upstream did answer: what we hold is no longer what it says.
@@ -628,7 +677,8 @@ impl<P: Clone> Lease<P> {
                 let longer = renewed.ttl > held.own.left(renewed.sent);
                 held.renewable = renewed.renewable;
                 if renewed.ttl < ask {
-                    held.reach = Some(renewed.ttl.max(held.full));
+                    // The answer's way has taken its share: nobody was ever given more than is left now.
+                    held.reach = Some(renewed.ttl.max(held.full).saturating_sub(now.since(renewed.sent)));
                 }
                 held.maxed = renewed.ttl < held.full || (!longer && renewed.ttl < ask);
                 held.own = Until::new(renewed.sent, renewed.ttl);
@@ -638,7 +688,7 @@ impl<P: Clone> Lease<P> {
             }
             Err(failure) => match failure.class {
                 Class::Transient => {
-                    let retry = self.failed(failure, roll, now);
+                    let retry = self.failed_within(failure, roll, now);
                     if let Phase::Holding { held, .. } = &mut self.phase {
                         // A try after the end is none: then the lease simply ends.
                         let in_time = retry.left(now) < held.own.left(now);

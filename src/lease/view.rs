@@ -66,7 +66,7 @@ impl<P> Held<P> {
         (self.own, self.stale, self.linger) = (Until::new(now, Duration::ZERO), Duration::ZERO, None);
     }
 
-    fn stale_until(&self) -> Until {
+    pub(crate) fn stale_until(&self) -> Until {
         Until::new(self.own.from, self.stale)
     }
 
@@ -93,8 +93,10 @@ impl<P> Held<P> {
             (false, true) => (Act::Renew, 2.0 / 3.0 - roll / 10.0),
             (false, false) => (Act::Rotate, 0.70 + 0.10 * roll),
         };
-        let due = Until::new(self.own.from, self.own.len.mul_f64(share));
-        self.due = (!due.len.is_zero()).then_some((act, due));
+        // What little a last renewal gave is all needed for the overlap.
+        let hurry = act == Act::Rotate && !self.is_static && self.own.len < self.full / 3;
+        let due = Until::new(self.own.from, if hurry { Duration::ZERO } else { self.own.len.mul_f64(share) });
+        self.due = (!self.own.len.is_zero()).then_some((act, due));
     }
 
     /// Plans its replacement within what is left of it.

@@ -104,6 +104,7 @@ impl Leases {
             fresh: limits.kv_fresh,
             stale: limits.kv_stale,
             backoff: Backoff::UPSTREAM,
+            until: context.run.deadline,
         };
         let kept = Arc::new(Terms { keep: true, ..asked_for.clone() });
         let asked_for = Arc::new(asked_for);

@@ -5,11 +5,12 @@
 //! token itself.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::audit::{self, Audit, Entry, Event, RunStamp};
 use crate::backoff::Backoff;
-use crate::clock::Clock;
+use crate::clock::{Clock, Moment};
 use crate::lease::failure::{Class, Failure};
 use crate::lease::keeper::{Keeper, TokenKeeper};
 use crate::lease::state::Terms;
@@ -27,6 +28,9 @@ use tokens::{Context, LeaseIds, LoginPerformer, RunPerformer, refused};
 
 /// How long a call waits for the token that it is to be made with.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a wait for the deadline trusts one clock.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// What the life of runs is made with.
 pub struct Setup {
@@ -68,6 +72,7 @@ pub struct Runs {
     pub token: Option<(String, TokenKeeper)>,
     /// The run's leases.
     pub leases: Leases,
+    over: AtomicBool,
     context: Arc<Context>,
 }
 
@@ -116,6 +121,7 @@ impl Runs {
             fresh: Duration::ZERO,
             stale: Duration::ZERO,
             backoff: Backoff::UPSTREAM,
+            until: None,
         };
         let method = login.describe();
         let performer = Arc::new(LoginPerformer { login, context: Arc::clone(&context) });
@@ -129,11 +135,12 @@ impl Runs {
                 leases: Arc::clone(&minted),
                 context: Arc::clone(&context),
             });
+            let terms = Terms { until: context.run.deadline, ..terms };
             (role, Keeper::start("run", terms, None, performer, clock, &supervisor))
         });
         let parent = token.as_ref().map_or_else(|| login.clone(), |(_, token)| token.clone());
         let leases = Leases::new(limits, parent, minted, Arc::clone(&context), supervisor);
-        Ok(Self { run, stamp, login, method, token, leases, context })
+        Ok(Self { run, stamp, login, method, token, leases, over: AtomicBool::new(false), context })
     }
 
     /// The keeper of the token that leases hang off.
@@ -211,21 +218,47 @@ impl Runs {
         }
     }
 
-    /// Ends the run and then the login: one revocation ends all its leases. What is not done within `grace` is left to
-    /// its own expiry and to the journal.
-    pub async fn end(&self, grace: Duration) -> bool {
-        let context = &self.context;
-        let over = Duration::max(grace, Duration::from_millis(100));
-        let until = tokio::time::Instant::now() + over;
-        context.audit.note(&Entry::done(Event::RunEnd).run(&self.stamp));
+    /// Whether the run is over, or past its deadline: its credentials are revoked, or about to be, and nobody gets them
+    /// any more. Values without a lease end with it too.
+    #[must_use]
+    pub fn is_over(&self, now: Moment) -> bool {
+        self.over.load(Ordering::Relaxed) || self.run.deadline.is_some_and(|deadline| deadline.is_over(now))
+    }
+
+    /// Waits for the run's deadline and ends the run then. Without a deadline it waits for ever.
+    pub async fn deadline(&self) {
+        let Some(deadline) = self.run.deadline else { return std::future::pending().await };
+        loop {
+            let left = deadline.left(self.context.clock.now());
+            if left.is_zero() {
+                break;
+            }
+            // The wall clock may have gone on while this one stood still: look again now and then.
+            tokio::time::sleep(left.min(LOOK_AGAIN)).await;
+        }
+        tracing::info!(run = %self.run.id, "the run's deadline has passed: its credentials are revoked");
+        self.end_run(PATIENCE).await;
+    }
+
+    /// Ends the run: one revocation ends all its leases. What is not done within `grace` is left to its own expiry and
+    /// to the journal.
+    async fn end_run(&self, grace: Duration) -> bool {
+        if !self.over.swap(true, Ordering::Relaxed) {
+            self.context.audit.note(&Entry::done(Event::RunEnd).run(&self.stamp));
+        }
         for entry in self.leases.all() {
             entry.keeper.request_end();
         }
-        let mut done = true;
-        if let Some((_, token)) = &self.token {
-            done &= token.end(over.mul_f64(0.7)).await;
-        }
-        done &= self.login.end(until.saturating_duration_since(tokio::time::Instant::now())).await;
-        done
+        // Without a token of its own the run's leases hang off the login token, and end with it.
+        self.parent().end(grace).await
+    }
+
+    /// Ends the run and then the login. Returns whether all of it was done within `grace`.
+    pub async fn end(&self, grace: Duration) -> bool {
+        let until = tokio::time::Instant::now() + grace;
+        let run = self.end_run(grace.mul_f64(0.7)).await;
+        // What a login takes has been spared for it.
+        let left = until.saturating_duration_since(tokio::time::Instant::now());
+        run & self.login.end(left).await
     }
 }

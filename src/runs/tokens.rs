@@ -154,13 +154,11 @@ async fn renew(
     let result = context.source.renew_token(call.clone(), token, Some(ask)).await;
     // A refused renewal of a token says nothing else than a look-up would: ask that.
     let result = match result {
-        Err(failure) if failure.class == Class::Forbidden => {
-            Err(match context.source.lookup_token(context.call(), token).await {
-                Err(lookup) if lookup.class == Class::TokenLost => failure.decided(Class::TokenLost),
-                Ok(()) => failure.decided(Class::Denied),
-                Err(_) => failure.decided(Class::Transient),
-            })
-        }
+        Err(failure) if failure.class == Class::Forbidden => Err(match check(context, token).await {
+            Err(lookup) if lookup.class == Class::TokenLost => failure.decided(Class::TokenLost),
+            Ok(()) => failure.decided(Class::Denied),
+            Err(_) => failure.decided(Class::Transient),
+        }),
         other => other,
     };
     let event = if what == "login token" { Event::LoginRenew } else { Event::Renew };
@@ -258,6 +256,9 @@ use RunPerformer as RunToken;
 impl RunToken {
     async fn make(&self) -> Result<Minted<Arc<Token>>, Failure> {
         let context = &self.context;
+        // Waiting for the login takes its time, too: what is left is counted after it.
+        let login = self.login.get(Duration::ZERO, context.patience).await;
+        login.map_err(|refusal| refused("login token", refusal))?;
         let deadline = context.run.deadline;
         let ttl = deadline.map_or(self.ttl, |deadline| deadline.left(context.clock.now()));
         if ttl < Duration::from_secs(1) {

@@ -110,7 +110,7 @@ impl VaultSource {
     async fn looked_up(&self, call: &CallId, token: &Token) -> Result<(), Failure> {
         let reply = self.control(call, token, &LookupTokenSelfRequest {}).await?;
         if reply.status.is_success() {
-            return Ok(());
+            return Envelope::of(&reply).map(drop);
         }
         let failure = reply.failure();
         if failure.class != Class::Forbidden {
@@ -124,7 +124,7 @@ impl VaultSource {
         let ask = Ask { call, token: Some(&token.credential), limit: READ_LIMIT };
         let listed = self.client.read(ask, "sys/internal/ui/mounts", "", false).await?;
         match listed.accepted() {
-            Ok(_) => Ok(()),
+            Ok(listed) => Envelope::of(&listed).map(drop),
             Err(refused) if refused.class == Class::Forbidden => Err(failure.decided(Class::TokenLost)),
             Err(refused) => Err(refused),
         }

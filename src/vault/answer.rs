@@ -31,7 +31,8 @@ impl<'a> Envelope<'a> {
     /// Takes the frame off an accepted answer.
     ///
     /// # Errors
-    /// [`Class::Permanent`] if it is none: a proxy's error page, or an API that answers without a frame.
+    /// [`Class::Permanent`] if it is none: an API that answers without a frame. [`Class::Transient`] if it is a web page,
+    /// or JSON that broke off or was garbled: something between Vault and us spoke, which says nothing of what is held.
     pub(crate) fn of(reply: &'a Reply) -> Result<Self, Failure> {
         let envelope: Self = serde_json::from_slice(&reply.body).map_err(|_| not_vault(reply))?;
         if envelope.request_id.is_none() && envelope.data.is_none() && envelope.auth.is_none() {
@@ -42,8 +43,14 @@ impl<'a> Envelope<'a> {
 }
 
 fn not_vault(reply: &Reply) -> Failure {
+    let first = reply.body.iter().find(|byte| !byte.is_ascii_whitespace());
+    let garbled = match first {
+        Some(b'<') => true,
+        Some(b'{') => serde_json::from_slice::<serde::de::IgnoredAny>(&reply.body).is_err(),
+        _ => false,
+    };
     reply.broken(
-        Class::Permanent,
+        if garbled { Class::Transient } else { Class::Permanent },
         format!(
             "the answer to {} is not a Vault JSON answer: does the address lead to Vault's API, and is the path one \
              that can be read?",
@@ -90,7 +97,8 @@ impl Auth {
 
 /// See [`super::VaultClient::token`].
 pub(super) fn token_from(reply: &Reply, cure: &str) -> Result<Minted<Token>, Failure> {
-    let auth = Auth::of(reply)?;
+    // No token can be had where that is the answer, so that a wrong address ends the process at its start.
+    let auth = Auth::of(reply).map_err(|failure| failure.decided(Class::Permanent))?;
     let unfit = |what: &str| {
         Err(reply.broken(Class::Permanent, format!("{} brought {what}: set {cure}", reply.subject())))
     };

@@ -24,6 +24,8 @@ pub(super) type Pool = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
 /// Vault closes idle connections after five minutes; load balancers do after one.
 const IDLE: Duration = Duration::from_secs(50);
 
+const CLOSED: &str = "the connection was closed before an answer came";
+
 /// A new pool. For `https` this reads certificates, which takes milliseconds: off the runtime's thread.
 pub(super) async fn pool(config: &VaultConfig, https: bool) -> Result<Pool, Failure> {
     let tls = if https {
@@ -136,8 +138,9 @@ pub(super) fn trouble(error: &(dyn Error + 'static)) -> Trouble {
         Some(io::ErrorKind::TimedOut) => {
             "the connection timed out: check the address, security groups and routes".to_owned()
         }
-        Some(io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof) => {
-            "the connection was closed before an answer came".to_owned()
+        Some(io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof) => CLOSED.to_owned(),
+        _ if find::<hyper::Error>(error).is_some_and(hyper::Error::is_incomplete_message) => {
+            CLOSED.to_owned()
         }
         _ => innermost(error),
     };

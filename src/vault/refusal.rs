@@ -22,18 +22,26 @@ pub(super) fn classify(
 ) -> Failure {
     let errors = errors(body);
     let said = if errors.is_empty() { snippet(body) } else { quoted(&errors) };
-    let mut message = format!("Vault answered {} to {subject}", status.as_u16());
+    let foreign = matches!(status.as_u16(), 401 | 403 | 404 | 407) && !is_vaults(body);
+    let who = if foreign { "something before Vault" } else { "Vault" };
+    let mut message = format!("{who} answered {} to {subject}", status.as_u16());
     if !said.is_empty() {
         message.push_str(": ");
         message.push_str(&said);
     }
-    if let Some(cure) = cure(status, &said) {
+    let cure = match foreign {
+        true => Some(
+            "that is a proxy's or a firewall's answer, not Vault's: does the address lead to Vault's API?",
+        ),
+        false => cure(status, &said),
+    };
+    if let Some(cure) = cure {
         message.push_str(" (");
         message.push_str(cure);
         message.push(')');
     }
     Failure {
-        class: class(status),
+        class: if foreign { Class::Transient } else { class(status) },
         message,
         status: Some(status.as_u16()),
         retry_after: retry_after(headers, now),
@@ -57,7 +65,6 @@ fn cure(status: StatusCode, said: &str) -> Option<&'static str> {
         307 => "two nodes redirect to each other: has the cluster an active node?",
         300..=399 => "not followed: give the address that it redirects to",
         400 if said.contains("HTTP request to an HTTPS server") => "the address must begin with https://",
-        401 | 407 => "that is not Vault's answer but a proxy's",
         404 if said.contains("no handler for route") => "nothing is mounted at that path",
         404 if said.is_empty() => "there is nothing at that path",
         405 => "that path cannot be used in this way",
@@ -70,6 +77,18 @@ fn cure(status: StatusCode, said: &str) -> Option<&'static str> {
         501 => "Vault is not initialised",
         _ => return None,
     })
+}
+
+/// Whether a refusal is Vault's own. What stands before Vault (a firewall, a balancer without a target) also answers 403
+/// and 404, and that says nothing about a token or a secret: held grants must not be given up for it.
+fn is_vaults(body: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Vaults {
+        errors: Option<serde::de::IgnoredAny>,
+        // A deleted version of a KV v2 value: 404, in the frame of an answer.
+        request_id: Option<serde::de::IgnoredAny>,
+    }
+    serde_json::from_slice::<Vaults>(body).is_ok_and(|it| it.errors.is_some() || it.request_id.is_some())
 }
 
 /// Vault's `errors`, empty if the body is none of Vault's.

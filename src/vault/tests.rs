@@ -60,7 +60,7 @@ async fn what_is_no_answer_is_transient_and_what_is_too_much_is_not() {
     for (act, class, words) in [
         (Act::Hang, Class::Transient, "within"),
         (Act::Drip, Class::Permanent, "larger than"),
-        (Act::Close, Class::Transient, "closed before"),
+        (Act::Close, Class::Transient, "closed before an answer came"),
         (Act::Cut, Class::Transient, "broke off"),
         (huge, Class::Permanent, "larger than"),
     ] {

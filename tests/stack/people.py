@@ -32,7 +32,9 @@ def present(stack: Json, directory: Path) -> None:
     print("\nand then, for example:\n")
     for name in ("vault", "openbao"):
         if name in stack:
-            print(f"  tenure serve --config {directory / f'tenure-{name}.toml'}")
+            config, socket = directory / f"tenure-{name}.toml", Path(stack["run_dir"]) / f"{name}.sock"
+            print(f"  cargo run --release -- serve --config {config}")
+            print(f"  cargo run --release -- get --socket {socket} database/creds/orders")
     print("\nCtrl-C stops everything and removes its data.", flush=True)
 
 

@@ -92,12 +92,10 @@ async fn what_is_no_shareable_secret_is_refused_by_name() {
     for (body, words) in [
         (r#"{"request_id":"r","wrap_info":{"token":"hvs.canary"},"data":null}"#, "wrap_info"),
         (r#"{"request_id":"r","auth":{"client_token":"hvs.canary"},"data":null}"#, "auth"),
-        ("<html>a proxy</html>", "not a Vault JSON answer"),
         ("{}", "not a Vault JSON answer"),
         (r#"{"initialized":true,"sealed":false}"#, "not a Vault JSON answer"),
         ("[]", "not a Vault JSON answer"),
         ("", "not a Vault JSON answer"),
-        (r#"{"request_id":"r","data":"#, "not a Vault JSON answer"),
     ] {
         let vault = FakeVault::always(Act::json(200, body)).await;
         let failure = read(&vault, "a/b").await.unwrap_err();
@@ -105,6 +103,34 @@ async fn what_is_no_shareable_secret_is_refused_by_name() {
         assert!(failure.message.contains(words) && failure.message.contains("a/b"), "{failure}");
         assert!(!format!("{failure:?}").contains("canary"), "{failure:?}");
     }
+}
+
+#[tokio::test]
+async fn what_another_answered_in_vaults_place_says_nothing_of_the_secret() {
+    for (status, body) in [
+        (200, "<html>down for maintenance</html>"),
+        (200, "  <?xml version='1.0'?>"),
+        (200, r#"{"request_id":"r","data":"#),
+        (200, r#"{"request_id":"r",,}"#),
+        (401, "<html>log in</html>"),
+        (403, "<html>blocked by a firewall</html>"),
+        (403, r#"{"message":"Forbidden"}"#),
+        (403, ""),
+        (404, "no such route"),
+        (404, "default backend - 404"),
+        (407, ""),
+    ] {
+        let vault = FakeVault::always(Act::json(status, body)).await;
+        let failure = read(&vault, "a/b").await.unwrap_err();
+        assert_eq!(failure.class, Class::Transient, "{status} {body}");
+        assert!(failure.message.contains("Vault's API") && failure.message.contains("a/b"), "{failure}");
+        let looked_up = source(&vault).await.lookup_token(call(), &token()).await.unwrap_err();
+        assert_eq!(looked_up.class, Class::Transient, "{status} {body}: the token is neither good nor lost");
+    }
+    // What Vault says of a deleted version is its own answer.
+    let deleted = r#"{"request_id":"r","data":{"data":null,"metadata":{"version":1}}}"#;
+    let vault = FakeVault::always(Act::json(404, deleted)).await;
+    assert_eq!(read(&vault, "a/b").await.unwrap_err().class, Class::NotFound);
 }
 
 #[tokio::test]

@@ -1,0 +1,209 @@
+//! What the broker tells about itself: readiness, the state of everything, the metrics. Never a value.
+
+use std::sync::atomic::Ordering;
+
+use serde::Serialize;
+
+use super::Broker;
+use crate::clock::Moment;
+use crate::lease::keeper::TokenKeeper;
+
+impl Broker {
+    /// Whether everything is there: the login, the run's token, every prefetched secret.
+    #[must_use]
+    pub fn ready(&self) -> Readiness {
+        let now = self.clock.now();
+        let mut missing = Vec::new();
+        let lacks = |keeper: &TokenKeeper| {
+            let view = keeper.view();
+            let held = view.held.as_ref().is_some_and(|held| !held.left(now).is_zero());
+            (!held).then(|| {
+                view.trouble
+                    .as_ref()
+                    .map_or_else(|| view.phase.to_owned(), |trouble| trouble.failure.to_string())
+            })
+        };
+        if let Some(why) = lacks(&self.runs.login) {
+            missing.push(format!("login: {why}"));
+        }
+        if let Some(why) = self.runs.token.as_ref().and_then(|(_, token)| lacks(token)) {
+            missing.push(format!("run token: {why}"));
+        }
+        for entry in self.runs.leases.all().iter().filter(|entry| entry.prefetched) {
+            let view = entry.keeper.view();
+            if view.held.as_ref().is_none_or(|held| held.gone_in(now).is_zero()) {
+                let why = view
+                    .trouble
+                    .as_ref()
+                    .map_or(view.phase.to_owned(), |trouble| trouble.failure.to_string());
+                missing.push(format!("prefetch {}: {why}", entry.key));
+            }
+        }
+        if !self.audit.healthy() {
+            missing.push("audit: the log cannot be written".to_owned());
+        }
+        Readiness { ready: missing.is_empty(), missing }
+    }
+
+    /// The state of everything, without a value in it.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let now = self.clock.now();
+        let run = &self.runs.run;
+        let head = self.audit.head();
+        Status {
+            version: env!("CARGO_PKG_VERSION"),
+            boot: self.boot.id().to_owned(),
+            ready: self.ready().ready,
+            login: LoginStatus {
+                method: self.runs.method.clone(),
+                token: TokenStatus::of(&self.runs.login, now),
+            },
+            run: RunStatus {
+                id: run.id.to_string(),
+                kind: run.kind.word(),
+                execution_arn: run.execution_arn.clone(),
+                state_name: run.state.clone(),
+                deadline: run.deadline.map(|deadline| deadline.end().rfc3339()),
+                token: self.runs.token.as_ref().map(|(role, token)| RunTokenStatus {
+                    role: role.clone(),
+                    policies: token
+                        .view()
+                        .held
+                        .as_ref()
+                        .map(|held| held.payload.policies.clone())
+                        .unwrap_or_default(),
+                    token: TokenStatus::of(token, now),
+                }),
+            },
+            audit: AuditStatus { healthy: self.audit.healthy(), seq: head.seq, head: head.hash.to_string() },
+            leases: self.runs.leases.all().iter().map(|entry| LeaseStatus::of(entry, now)).collect(),
+        }
+    }
+
+    /// The metrics, in Prometheus' text format.
+    #[must_use]
+    pub fn scrape(&self) -> String {
+        let now = self.clock.now();
+        let left =
+            |keeper: &TokenKeeper| keeper.view().held.as_ref().map_or(0, |held| held.left(now).as_secs());
+        self.metrics.login_left.set(left(&self.runs.login).cast_signed());
+        self.metrics.run_left.set(self.runs.token.as_ref().map_or(0, |(_, token)| left(token)).cast_signed());
+        self.metrics.leases.set(i64::try_from(self.runs.leases.all().len()).unwrap_or(i64::MAX));
+        self.metrics.ready.set(i64::from(self.ready().ready));
+        self.metrics.text(self.audit.counters())
+    }
+}
+
+/// Whether everything is there, and if not, what is missing.
+#[derive(Debug, Serialize)]
+pub struct Readiness {
+    /// Nothing is missing.
+    pub ready: bool,
+    /// What is missing, and why.
+    pub missing: Vec<String>,
+}
+
+/// What `/tenure/leases` answers.
+#[derive(Debug, Serialize)]
+pub struct Status {
+    version: &'static str,
+    boot: String,
+    ready: bool,
+    login: LoginStatus,
+    run: RunStatus,
+    audit: AuditStatus,
+    leases: Vec<LeaseStatus>,
+}
+
+#[derive(Debug, Serialize)]
+struct TokenStatus {
+    state: &'static str,
+    left_seconds: Option<u64>,
+    expires: Option<String>,
+    trouble: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct LoginStatus {
+    method: String,
+    #[serde(flatten)]
+    token: TokenStatus,
+}
+
+#[derive(Debug, Serialize)]
+struct RunStatus {
+    id: String,
+    kind: &'static str,
+    execution_arn: Option<String>,
+    state_name: Option<String>,
+    deadline: Option<String>,
+    token: Option<RunTokenStatus>,
+}
+
+#[derive(Debug, Serialize)]
+struct RunTokenStatus {
+    role: String,
+    policies: Vec<String>,
+    #[serde(flatten)]
+    token: TokenStatus,
+}
+
+#[derive(Debug, Serialize)]
+struct AuditStatus {
+    healthy: bool,
+    seq: u64,
+    head: String,
+}
+
+#[derive(Debug, Serialize)]
+struct LeaseStatus {
+    path: String,
+    operation: &'static str,
+    state: &'static str,
+    kind: Option<&'static str>,
+    lease_id: Option<String>,
+    left_seconds: Option<u64>,
+    expires: Option<String>,
+    renewable: bool,
+    version: Option<u64>,
+    grants: u64,
+    reads: u64,
+    trouble: Option<String>,
+}
+
+impl TokenStatus {
+    fn of(keeper: &TokenKeeper, now: Moment) -> Self {
+        let view = keeper.view();
+        Self {
+            state: view.phase,
+            left_seconds: view.held.as_ref().map(|held| held.left(now).as_secs()),
+            expires: view.held.as_ref().map(|held| held.ends().rfc3339()),
+            trouble: view.trouble.as_ref().map(|trouble| trouble.failure.to_string()),
+        }
+    }
+}
+
+impl LeaseStatus {
+    fn of(entry: &crate::runs::leases::Entry, now: Moment) -> Self {
+        let view = entry.keeper.view();
+        let held = view.held.as_ref();
+        let answer = held.map(|held| &held.payload.answer);
+        Self {
+            path: entry.key.to_string(),
+            operation: if entry.key.list { "list" } else { "read" },
+            state: view.phase,
+            kind: held.map(|held| if held.is_static { "static" } else { "leased" }),
+            lease_id: answer
+                .filter(|answer| !answer.lease_id.is_empty())
+                .map(|answer| answer.lease_id.clone()),
+            left_seconds: held.map(|held| held.left(now).as_secs()),
+            expires: held.map(|held| held.ends().rfc3339()),
+            renewable: held.is_some_and(|held| held.extendable()),
+            version: answer.and_then(|answer| answer.version),
+            grants: view.seq,
+            reads: entry.reads.load(Ordering::Relaxed),
+            trouble: view.trouble.as_ref().map(|trouble| trouble.failure.to_string()),
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! The life of credentials from start to end, through `Runs` and `Broker`, over the embedded Vault, in paused time.
+//!
+//! Every test ends with [`stage::Stage::finish`]: the audit chain is whole, no secret is in it, and no task has died.
+
+mod ends;
+mod readers;
+mod schedule;
+mod stage;
+mod trouble;

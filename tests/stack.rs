@@ -1,0 +1,45 @@
+//! The broker's own binary against the real stack of `tests/stack`: Vault, OpenBao, an STS that checks signatures, and
+//! PostgreSQL. What is missing is a failure that says what to install, never a test that is passed over.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "real processes live in real time: there is no clock to pass to them"
+)]
+
+#[macro_use]
+#[path = "stack/harness.rs"]
+mod harness;
+#[path = "stack/broker.rs"]
+mod broker;
+#[path = "stack/database.rs"]
+mod database;
+#[path = "stack/http.rs"]
+mod http;
+#[path = "stack/proxy.rs"]
+mod proxy;
+#[path = "stack/readers.rs"]
+mod readers;
+
+#[path = "stack/answers.rs"]
+mod answers;
+#[path = "stack/clients.rs"]
+mod clients;
+#[path = "stack/disk.rs"]
+mod disk;
+#[path = "stack/doors.rs"]
+mod doors;
+#[path = "stack/ends.rs"]
+mod ends;
+#[path = "stack/faults.rs"]
+mod faults;
+#[path = "stack/leases.rs"]
+mod leases;
+#[path = "stack/login.rs"]
+mod login;
+#[path = "stack/records.rs"]
+mod records;
+#[path = "stack/starts.rs"]
+mod starts;
+#[path = "stack/tls.rs"]
+mod tls;
+#[path = "stack/tokens.rs"]
+mod tokens;
