@@ -50,7 +50,7 @@ $(CARGO_DENY):
 
 ## Measures beside a reference, in the same run.
 bench:
-	cargo bench --locked
+	cargo bench --locked --bench audit --bench read
 
 demo:
 	cargo run --locked --release -- demo

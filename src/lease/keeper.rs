@@ -164,7 +164,7 @@ impl<P: Clone + Send + Sync + 'static> Keeper<P> {
     /// Starts the task of a lease that holds nothing yet.
     pub fn start(
         name: &'static str,
-        terms: Terms,
+        terms: impl Into<Arc<Terms>>,
         parent: Option<TokenKeeper>,
         performer: Arc<dyn Performer<P>>,
         clock: Clock,
@@ -221,7 +221,8 @@ impl<P: Clone + Send + Sync + 'static> Keeper<P> {
         if let Some(taken) = self.peek(min_left) {
             return Ok(taken);
         }
-        let stale = |now| self.view().held.clone().filter(|held| held.is_static && !held.stale.is_over(now));
+        let stale =
+            |now| self.view().held.clone().filter(|held| held.is_static && !held.stale_until().is_over(now));
         // An upstream that does not answer is one that cannot: who has something to fall back on need not wait it out.
         let patience = match stale(self.0.clock.now()) {
             Some(_) => patience.min(STALE_AFTER),

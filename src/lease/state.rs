@@ -167,7 +167,7 @@ pub(crate) enum Act {
 /// One lease: its terms, its phase and what its readers may know.
 #[derive(Debug)]
 pub struct Lease<P> {
-    terms: Terms,
+    terms: Arc<Terms>,
     phase: Phase<P>,
     parent: Option<ParentView>,
     /// The parent's grant before the present one, and its end: a mint that is under way may hang off it.
@@ -188,7 +188,7 @@ pub struct Lease<P> {
     wanted: bool,
     suspected: bool,
     ending: bool,
-    trouble: Option<Trouble>,
+    trouble: Option<Arc<Trouble>>,
     /// Replaced tokens that upstream still knows.
     retired: Vec<(P, Until)>,
 }
@@ -196,9 +196,9 @@ pub struct Lease<P> {
 impl<P: Clone> Lease<P> {
     /// A lease that holds nothing yet. `parent` is `None` for one that hangs off nothing.
     #[must_use]
-    pub fn new(terms: Terms, parent: Option<ParentView>) -> Self {
+    pub fn new(terms: impl Into<Arc<Terms>>, parent: Option<ParentView>) -> Self {
         Self {
-            terms,
+            terms: terms.into(),
             phase: Phase::Idle,
             parent,
             parent_before: None,
@@ -556,8 +556,8 @@ impl<P: Clone> Lease<P> {
             seq: self.seq,
             under,
             own,
-            stale: span(stale.max(own.len)),
-            linger: if is_static { Until::new(now, ONCE) } else { own },
+            stale: stale.max(own.len),
+            linger: is_static.then(|| Box::new(Until::new(now, ONCE))),
             bound,
             full: own.len,
             reach,
@@ -618,7 +618,7 @@ impl<P: Clone> Lease<P> {
         self.attempt = self.attempt.saturating_add(1);
         let delay = self.terms.backoff.delay(self.attempt, failure.retry_after, roll);
         let retry = Until::new(now, delay);
-        self.trouble = Some(Trouble { failure: Arc::new(failure), retry });
+        self.trouble = Some(Arc::new(Trouble { failure: Arc::new(failure), retry }));
         retry
     }
 
@@ -635,7 +635,7 @@ impl<P: Clone> Lease<P> {
         if !asked && left > Duration::from_secs(1) {
             retry.len = retry.len.min(left.mul_f64(0.5));
             if let Some(trouble) = &mut self.trouble {
-                trouble.retry = retry;
+                Arc::make_mut(trouble).retry = retry;
             }
         }
         retry
@@ -682,8 +682,7 @@ impl<P: Clone> Lease<P> {
                 }
                 held.maxed = renewed.ttl < held.full || (!longer && renewed.ttl < ask);
                 held.own = Until::new(renewed.sent, renewed.ttl);
-                held.stale = held.own;
-                held.linger = held.own;
+                held.stale = held.own.len;
                 self.recovered();
                 self.plan(roll, now);
             }

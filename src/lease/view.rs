@@ -18,10 +18,10 @@ pub struct Held<P> {
     pub under: u64,
     /// Its own expiry; for a static value, how long it counts as fresh. Begins when the request was sent.
     pub own: Until,
-    /// For a static value: how long it may be served while upstream cannot answer.
-    pub(crate) stale: Until,
-    /// How long it stays readable for those who were waiting when it came.
-    pub(crate) linger: Until,
+    /// For a static value: how long it may be served while upstream cannot answer, from when [`own`](Self::own) begins.
+    pub(crate) stale: Duration,
+    /// For a static value: how long it stays readable for those who were waiting when it came.
+    pub(crate) linger: Option<Box<Until>>,
     /// The end of the parent's grant.
     pub bound: Option<Until>,
     /// The life that it was minted with.
@@ -63,13 +63,20 @@ impl<P> Held<P> {
 
     /// It is known to be dead upstream: nobody gets it any more, whatever its expiry says.
     pub(crate) fn kill(&mut self, now: Moment) {
-        let over = Until::new(now, Duration::ZERO);
-        (self.own, self.stale, self.linger) = (over, over, over);
+        (self.own, self.stale, self.linger) = (Until::new(now, Duration::ZERO), Duration::ZERO, None);
+    }
+
+    pub(crate) fn stale_until(&self) -> Until {
+        Until::new(self.own.from, self.stale)
     }
 
     /// How long until it can be of no use to anybody.
     pub(crate) fn gone_in(&self, now: Moment) -> Duration {
-        if self.is_static { self.stale.left(now).max(self.linger.left(now)) } else { self.left(now) }
+        if !self.is_static {
+            return self.left(now);
+        }
+        let linger = self.linger.as_ref().map_or(Duration::ZERO, |linger| linger.left(now));
+        self.stale_until().left(now).max(linger)
     }
 
     /// Whether a reader who wants `min_left` may have it now. The life of a static value is not its freshness.
@@ -120,7 +127,7 @@ pub struct ParentView {
     /// Grants up to this number are dead.
     pub lost_through: u64,
     /// Why nothing is held, or what stands in the way of the next one.
-    pub trouble: Option<Trouble>,
+    pub trouble: Option<Arc<Trouble>>,
 }
 
 /// The published state of a lease.
@@ -129,7 +136,7 @@ pub struct View<P> {
     /// What is held; shared with the state machine, which copies it before it changes it.
     pub held: Option<Arc<Held<P>>>,
     /// The last failure, until a call succeeds.
-    pub trouble: Option<Trouble>,
+    pub trouble: Option<Arc<Trouble>>,
     /// Grants so far.
     pub seq: u64,
     /// Failed calls so far.
@@ -214,7 +221,7 @@ impl<P> View<P> {
         if self.ended || self.ending {
             return Verdict::Over;
         }
-        let trouble = self.trouble.as_ref();
+        let trouble = self.trouble.as_deref();
         let failing = trouble.filter(|trouble| self.failures > came.failures || !trouble.retry.is_over(now));
         if let Some(held) = &self.held {
             let newer = held.seq > came.seq;
@@ -228,7 +235,7 @@ impl<P> View<P> {
                 let unanswered = failing.is_some_and(|trouble| {
                     matches!(trouble.failure.class, Class::Transient | Class::TokenLost)
                 });
-                if unanswered && !held.stale.is_over(now) {
+                if unanswered && !held.stale_until().is_over(now) {
                     return Verdict::Serve(Freshness::Stale);
                 }
             } else if let Some(reach) = held.reach.filter(|reach| *reach < min_left) {

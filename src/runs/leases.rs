@@ -72,6 +72,9 @@ pub struct Leases {
     live: Mutex<HashMap<ReadKey, Arc<Entry>>>,
     values: moka::sync::Cache<ReadKey, Arc<Entry>>,
     limits: Limits,
+    /// The terms of what is held in any case, and of what is held while it is read.
+    kept: Arc<Terms>,
+    asked_for: Arc<Terms>,
     token: TokenKeeper,
     minted: Arc<LeaseIds>,
     context: Arc<Context>,
@@ -95,7 +98,17 @@ impl Leases {
             .time_to_idle(FORGET_AFTER)
             .eviction_listener(|_, entry: Arc<Entry>, _| entry.keeper.request_end())
             .build();
-        Self { live: Mutex::default(), values, limits, token, minted, context, supervisor }
+        let asked_for = Terms {
+            keep: false,
+            revocable: false,
+            fresh: limits.kv_fresh,
+            stale: limits.kv_stale,
+            backoff: Backoff::UPSTREAM,
+            until: context.run.deadline,
+        };
+        let kept = Arc::new(Terms { keep: true, ..asked_for.clone() });
+        let asked_for = Arc::new(asked_for);
+        Self { live: Mutex::default(), values, limits, kept, asked_for, token, minted, context, supervisor }
     }
 
     /// The lease of what is to be read; a new one, which holds nothing yet, if need be.
@@ -170,14 +183,7 @@ impl Leases {
     }
 
     fn start(&self, key: ReadKey, prefetched: bool) -> Entry {
-        let terms = Terms {
-            keep: prefetched,
-            revocable: false,
-            fresh: self.limits.kv_fresh,
-            stale: self.limits.kv_stale,
-            backoff: Backoff::UPSTREAM,
-            until: self.context.run.deadline,
-        };
+        let terms = Arc::clone(if prefetched { &self.kept } else { &self.asked_for });
         let performer = Arc::new(SecretPerformer {
             key: key.clone(),
             token: self.token.clone(),

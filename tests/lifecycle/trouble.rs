@@ -117,8 +117,7 @@ async fn a_renewal_without_an_answer_at_the_leases_end_does_not_spin() {
     let mut changes = 0;
     let counted = async {
         loop {
-            watch.changed().await;
-            watch.see();
+            watch.next().await;
             changes += 1;
         }
     };
