@@ -154,6 +154,7 @@ impl World {
                 self.ended = true;
                 Some(self.step("end", Event::End, none))
             }
+            11 if arg % 4 == 0 => Some(self.step("retry", Event::Retry, none)),
             _ => Some(self.step("tick", Event::Tick { used: arg & 1 == 0 }, none)),
         }
     }

@@ -111,6 +111,7 @@ struct Inbox {
     demand: Option<Duration>,
     suspect: Option<u64>,
     judge: bool,
+    retry: bool,
     end: bool,
 }
 
@@ -283,6 +284,11 @@ impl<P: Clone + Send + Sync + 'static> Keeper<P> {
         self.tell(|inbox| inbox.judge = true);
     }
 
+    /// What stood in the way of the last try is gone: the next one need not wait.
+    pub fn retry(&self) {
+        self.tell(|inbox| inbox.retry = true);
+    }
+
     /// Asks for the end without waiting for it.
     pub fn request_end(&self) {
         self.tell(|inbox| inbox.end = true);
@@ -428,6 +434,9 @@ impl<P> Shared<P> {
         }
         if let Some(min_left) = news.demand {
             events.push(Event::Demand { min_left });
+        }
+        if news.retry {
+            events.push(Event::Retry);
         }
         if news.end {
             events.push(Event::End);

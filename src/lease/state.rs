@@ -84,6 +84,8 @@ pub enum Event<P> {
         /// The grant's number.
         seq: u64,
     },
+    /// What stood in the way of the last try is gone: the next one need not wait for its delay.
+    Retry,
     /// The work is over, or the process is.
     End,
 }
@@ -226,6 +228,7 @@ impl<P: Clone> Lease<P> {
             Event::Done { outcome, roll } => self.done(outcome, roll, now),
             Event::Parent { view, roll } => self.parent_changed(view, roll, now),
             Event::Suspect { seq } => self.suspected |= self.held().is_some_and(|held| held.seq == seq),
+            Event::Retry => self.retry(),
             Event::End => self.ending = true,
         }
         self.judge(now)
@@ -329,6 +332,13 @@ impl<P: Clone> Lease<P> {
     /// How long until what is due may be done: while upstream is failing, not before the retry delay is over.
     fn not_before(&self, due: Until, now: Moment) -> Duration {
         due.left(now).max(self.trouble.as_ref().map_or(Duration::ZERO, |trouble| trouble.retry.left(now)))
+    }
+
+    fn retry(&mut self) {
+        if let Phase::Failed { .. } = self.phase {
+            self.recovered();
+            self.phase = if self.terms.keep { Phase::Parked } else { Phase::Idle };
+        }
     }
 
     /// Whatever hangs off the parent's grants up to this number is dead.

@@ -138,6 +138,9 @@ impl Runs {
             let terms = Terms { until: context.run.deadline, ..terms };
             (role, Keeper::start("run", terms, None, performer, clock, &supervisor))
         });
+        if let Some((_, token)) = &token {
+            supervisor.spawn("login watch", retry_after_login(login.clone(), token.clone()));
+        }
         let parent = token.as_ref().map_or_else(|| login.clone(), |(_, token)| token.clone());
         let leases = Leases::new(limits, parent, minted, Arc::clone(&context), supervisor);
         Ok(Self { run, stamp, login, method, token, leases, over: AtomicBool::new(false), context })
@@ -260,5 +263,22 @@ impl Runs {
         // What a login takes has been spared for it.
         let left = until.saturating_duration_since(tokio::time::Instant::now());
         run & self.login.end(left).await
+    }
+}
+
+/// With each new login the run token is tried again at once: that there was none may be all that stood in its way.
+async fn retry_after_login(login: TokenKeeper, token: TokenKeeper) {
+    let mut watch = login.watch();
+    let mut logins = 0;
+    loop {
+        let view = watch.see();
+        if view.ended {
+            return;
+        }
+        if view.seq > logins {
+            logins = view.seq;
+            token.retry();
+        }
+        watch.changed().await;
     }
 }
