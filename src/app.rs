@@ -367,9 +367,9 @@ async fn heartbeat(broker: Arc<Broker>, clock: Clock) {
         let before = clock.now();
         tokio::time::sleep(HEARTBEAT).await;
         let after = clock.now();
-        let mono = after.mono.saturating_sub(before.mono);
-        let wall = after.wall.saturating_sub(before.wall);
-        let back = before.wall.saturating_sub(after.wall);
+        let mono = after.mono().saturating_sub(before.mono());
+        let wall = after.wall().saturating_sub(before.wall());
+        let back = before.wall().saturating_sub(after.wall());
         let apart = wall.abs_diff(mono).max(back).max(mono.saturating_sub(HEARTBEAT));
         if apart > JUMP {
             broker.runs().clock_jumped(apart);

@@ -13,29 +13,69 @@ use tokio::time::Instant;
 /// A point in time on both clocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Moment {
-    /// Since the clock was made; never goes back, stands still while the machine is suspended.
-    pub mono: Duration,
-    /// Since the Unix epoch; may jump either way.
-    pub wall: Duration,
+    mono: Nanos,
+    wall: Nanos,
+}
+
+/// Nanoseconds, up to the year 2554: every lease holds a dozen of them, and a `Duration` takes twice the room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Nanos(u64);
+
+impl Nanos {
+    const fn of(span: Duration) -> Self {
+        let nanos = span.as_nanos();
+        // Longer than five centuries is for ever.
+        Self(if nanos > u64::MAX as u128 { u64::MAX } else { nanos as u64 })
+    }
+
+    const fn span(self) -> Duration {
+        Duration::from_nanos(self.0)
+    }
+
+    fn plus(self, by: Duration) -> Self {
+        Self(self.0.saturating_add(Self::of(by).0))
+    }
+
+    fn minus(self, by: Self) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(by.0))
+    }
 }
 
 impl Moment {
+    /// The moment when the two clocks read so.
+    #[must_use]
+    pub const fn new(mono: Duration, wall: Duration) -> Self {
+        Self { mono: Nanos::of(mono), wall: Nanos::of(wall) }
+    }
+
+    /// Since the clock was made; never goes back, stands still while the machine is suspended.
+    #[must_use]
+    pub fn mono(self) -> Duration {
+        self.mono.span()
+    }
+
+    /// Since the Unix epoch; may jump either way.
+    #[must_use]
+    pub fn wall(self) -> Duration {
+        self.wall.span()
+    }
+
     /// The time that has passed since `earlier`: the larger of what the two clocks say.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
-        self.mono.saturating_sub(earlier.mono).max(self.wall.saturating_sub(earlier.wall))
+        self.mono.minus(earlier.mono).max(self.wall.minus(earlier.wall))
     }
 
     /// The same point `by` later, on both clocks.
     #[must_use]
     pub fn plus(self, by: Duration) -> Self {
-        Self { mono: self.mono.saturating_add(by), wall: self.wall.saturating_add(by) }
+        Self { mono: self.mono.plus(by), wall: self.wall.plus(by) }
     }
 
     /// As a wall-clock time, for printing.
     #[must_use]
     pub fn system_time(self) -> SystemTime {
-        UNIX_EPOCH + self.wall
+        UNIX_EPOCH + self.wall()
     }
 
     /// RFC 3339, in UTC, to the millisecond.
@@ -52,8 +92,8 @@ pub(crate) struct Timestamp([u8; 24]);
 
 impl Timestamp {
     pub(crate) fn of(moment: Moment) -> Self {
-        // The last second of the year 9999: four digits hold no more.
-        let seconds = moment.wall.as_secs().min(253_402_300_799);
+        // A moment ends in the year 2554: four digits hold every year.
+        let seconds = moment.wall().as_secs();
         let (days, second) = (seconds / 86_400, seconds % 86_400);
         // Days since 0000-03-01 in eras of 400 years (H. Hinnant, "chrono-compatible low-level date algorithms").
         let shifted = days + 719_468;
@@ -79,7 +119,7 @@ impl Timestamp {
         put(11, 2, second / 3_600);
         put(14, 2, second / 60 % 60);
         put(17, 2, second % 60);
-        put(20, 3, u64::from(moment.wall.subsec_millis()));
+        put(20, 3, u64::from(moment.wall().subsec_millis()));
         Self(text)
     }
 
@@ -94,21 +134,26 @@ impl Timestamp {
 pub struct Until {
     /// When the span began.
     pub from: Moment,
-    /// How long it lasts.
-    pub len: Duration,
+    len: Nanos,
 }
 
 impl Until {
     /// `len` from `from` on.
     #[must_use]
     pub fn new(from: Moment, len: Duration) -> Self {
-        Self { from, len }
+        Self { from, len: Nanos::of(len) }
+    }
+
+    /// How long it lasts.
+    #[must_use]
+    pub fn len(self) -> Duration {
+        self.len.span()
     }
 
     /// What is left of it.
     #[must_use]
     pub fn left(self, now: Moment) -> Duration {
-        self.len.saturating_sub(now.since(self.from))
+        self.len().saturating_sub(now.since(self.from))
     }
 
     /// Whether nothing is left of it.
@@ -120,7 +165,7 @@ impl Until {
     /// When it ends, read on both clocks from its beginning.
     #[must_use]
     pub fn end(self) -> Moment {
-        self.from.plus(self.len)
+        self.from.plus(self.len())
     }
 }
 
@@ -172,7 +217,7 @@ impl Clock {
             Source::System { started } => {
                 #[expect(clippy::disallowed_methods, reason = "this is the one place that reads wall time")]
                 let wall = SystemTime::now();
-                Moment { mono: started.elapsed(), wall: wall.duration_since(UNIX_EPOCH).unwrap_or_default() }
+                Moment::new(started.elapsed(), wall.duration_since(UNIX_EPOCH).unwrap_or_default())
             }
             Source::Simulated { started, wall, skew } => {
                 let mono = started.elapsed();
@@ -180,7 +225,7 @@ impl Clock {
                 let shift = Duration::from_millis(skew.unsigned_abs());
                 let wall = *wall + mono;
                 let wall = if skew < 0 { wall.saturating_sub(shift) } else { wall + shift };
-                Moment { mono, wall }
+                Moment::new(mono, wall)
             }
         }
     }
@@ -194,15 +239,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_timestamp_says_what_the_general_formatter_says(millis in 0..253_402_300_800_000u64) {
+        fn a_timestamp_says_what_the_general_formatter_says(millis in 0..u64::MAX / 1_000_000) {
             let wall = Duration::from_millis(millis);
-            let moment = Moment { mono: Duration::ZERO, wall };
+            let moment = Moment::new(Duration::ZERO, wall);
             prop_assert_eq!(moment.rfc3339(), humantime::format_rfc3339_millis(UNIX_EPOCH + wall).to_string());
         }
     }
 
     fn at(mono: u64, wall: u64) -> Moment {
-        Moment { mono: Duration::from_secs(mono), wall: Duration::from_secs(wall) }
+        Moment::new(Duration::from_secs(mono), Duration::from_secs(wall))
     }
 
     #[test]

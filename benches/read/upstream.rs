@@ -41,7 +41,7 @@ pub(crate) fn answer(path: &str) -> Answer {
         format!(r#"{{"password":"9-QxpRX6VgZqNcdHPZyt","username":"v-token-{name}-mGdpVzPHcqbTJr81JF"}}"#);
     Answer {
         request_id: "5a4e53e5-d2c9-3b5e-9b1b-6a0a9c2b6c3f".into(),
-        lease_id: format!("{path}/hvJ6rZ0mV1cQ5u7dXw2kLb3N"),
+        lease_id: format!("{path}/hvJ6rZ0mV1cQ5u7dXw2kLb3N").into(),
         data: Secret::new(data.into_bytes()),
         warnings: Vec::new(),
         mount_type: "database".into(),

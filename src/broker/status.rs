@@ -196,7 +196,7 @@ impl LeaseStatus {
             kind: held.map(|held| if held.is_static { "static" } else { "leased" }),
             lease_id: answer
                 .filter(|answer| !answer.lease_id.is_empty())
-                .map(|answer| answer.lease_id.clone()),
+                .map(|answer| answer.lease_id.to_string()),
             left_seconds: held.map(|held| held.left(now).as_secs()),
             expires: held.map(|held| held.ends().rfc3339()),
             renewable: held.is_some_and(|held| held.extendable()),

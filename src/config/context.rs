@@ -77,7 +77,7 @@ impl RunEnv {
         }
         Self {
             deadline: match (deadline, timeout) {
-                (Some(a), Some(b)) => Some(if a.len <= b.len { a } else { b }),
+                (Some(a), Some(b)) => Some(if a.len() <= b.len() { a } else { b }),
                 (a, b) => a.or(b),
             },
             execution_arn,
@@ -91,7 +91,7 @@ impl RunEnv {
 fn deadline(text: &str, now: Moment) -> Result<Until, String> {
     let wall = rfc3339(text)
         .ok_or_else(|| format!("{text:?} is not a time in RFC 3339, such as \"2026-01-01T12:00:00Z\""))?;
-    let left = wall.saturating_sub(now.wall);
+    let left = wall.saturating_sub(now.wall());
     if left.is_zero() {
         return Err(format!("the deadline {text} has passed: it is {} now", now.rfc3339()));
     }
@@ -143,7 +143,7 @@ mod tests {
     use super::*;
 
     /// 2026-01-01T00:00:00Z.
-    const NOW: Moment = Moment { mono: Duration::from_secs(5), wall: Duration::from_secs(1_767_225_600) };
+    const NOW: Moment = Moment::new(Duration::from_secs(5), Duration::from_secs(1_767_225_600));
 
     fn read(vars: &[(&str, &str)]) -> (RunEnv, Vec<String>) {
         let mut problems = Vec::new();

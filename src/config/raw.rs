@@ -32,7 +32,7 @@ pub(crate) struct RawConfig {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct RawVault {
-    /// Vault's address, a path prefix allowed: "https://vault.internal:8200". Required. Environment: VAULT_ADDR.
+    /// Vault's address, a path prefix allowed: `https://vault.internal:8200`. Required. Environment: VAULT_ADDR.
     pub(crate) address: Option<String>,
     /// The namespace of every request. Environment: VAULT_NAMESPACE.
     pub(crate) namespace: Option<String>,

@@ -7,7 +7,7 @@ use super::*;
 use crate::clock::Moment;
 
 /// 2026-01-01T00:00:00Z.
-const NOW: Moment = Moment { mono: Duration::from_secs(5), wall: Duration::from_secs(1_767_225_600) };
+const NOW: Moment = Moment::new(Duration::from_secs(5), Duration::from_secs(1_767_225_600));
 
 const LEAST: &str = r#"
 [vault]
@@ -82,7 +82,7 @@ fn the_environment_alone_is_enough() {
     assert_eq!(loaded.config.vault.address, "http://127.0.0.1:8200");
     assert_eq!(loaded.config.vault.namespace, None, "set to nothing is not set");
     assert_eq!(loaded.config.listen.unix, None);
-    assert_eq!(loaded.run.deadline.unwrap().len, Duration::from_secs(60));
+    assert_eq!(loaded.run.deadline.unwrap().len(), Duration::from_secs(60));
 }
 
 #[test]

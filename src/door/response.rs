@@ -56,8 +56,12 @@ pub(super) fn disclosed(disclosed: &Disclosed) -> Response {
     let answer = &disclosed.granted.answer;
     let data = answer.data.open(&disclosed.receipt);
     // Six bytes are the most that JSON makes of one: a buffer that grew would leave the secret in the old one.
-    let texts = [&answer.request_id, &answer.lease_id, &answer.mount_type];
-    let texts = texts.into_iter().chain(&answer.warnings).map(|text| 6 * text.len() + 3).sum::<usize>();
+    let texts = [&*answer.request_id, &*answer.lease_id, &*answer.mount_type];
+    let texts = texts
+        .into_iter()
+        .chain(answer.warnings.iter().map(String::as_str))
+        .map(|text| 6 * text.len() + 3)
+        .sum::<usize>();
     let mut body = Vec::with_capacity(data.len() + texts + FRAME);
     let secret = frame(&mut body, disclosed, data);
     debug_assert!(body.len() <= data.len() + texts + FRAME);

@@ -56,7 +56,7 @@ fn lookup_self(connection: &Connection) -> Response {
             "id": "", "accessor": "", "display_name": "tenure", "type": "service", "path": "tenure",
             "policies": held.payload.policies, "ttl": left, "creation_ttl": held.full.as_secs(),
             "renewable": false, "orphan": held.payload.orphan, "num_uses": 0, "explicit_max_ttl": 0,
-            "entity_id": "", "creation_time": held.own.from.wall.as_secs(), "issue_time": held.own.from.rfc3339(),
+            "entity_id": "", "creation_time": held.own.from.wall().as_secs(), "issue_time": held.own.from.rfc3339(),
             "expire_time": held.ends().rfc3339(), "meta": runs.run.metadata(),
         },
         "wrap_info": null, "warnings": null, "auth": null,

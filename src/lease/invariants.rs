@@ -65,7 +65,7 @@ fn roll(arg: u16) -> f64 {
 impl World {
     fn new(setup: Op) -> Self {
         let is_token = setup.0.is_multiple_of(3);
-        let now = Moment { mono: Duration::from_secs(1), wall: Duration::from_secs(1_800_000_000) };
+        let now = Moment::new(Duration::from_secs(1), Duration::from_secs(1_800_000_000));
         let terms = Terms {
             keep: is_token || setup.0 % 3 == 1,
             revocable: is_token,
@@ -132,10 +132,10 @@ impl World {
                 // A machine that was frozen, or a wall clock that was set: the lease hears of it with the next tick.
                 let by = Duration::from_secs(u64::from(arg % 4_000));
                 if self.sets_clock_back {
-                    self.now.wall = self.now.wall.saturating_sub(by);
+                    self.now = Moment::new(self.now.mono(), self.now.wall().saturating_sub(by));
                 } else {
                     self.time += by;
-                    self.now.wall += by;
+                    self.now = Moment::new(self.now.mono(), self.now.wall() + by);
                 }
                 Some(self.step("tick", Event::Tick { used: arg & 2 != 0 }, none))
             }
@@ -346,8 +346,8 @@ proptest! {
         walk(&ops, |world, taken| {
             let view = world.lease.view();
             if let Some(trouble) = &view.trouble {
-                assert!(!trouble.retry.len.is_zero());
-                assert!(trouble.retry.len >= trouble.failure.retry_after.unwrap_or_default());
+                assert!(!trouble.retry.len().is_zero());
+                assert!(trouble.retry.len() >= trouble.failure.retry_after.unwrap_or_default());
             }
             if let Some(trouble) = &taken.before.trouble
                 && !trouble.retry.is_over(taken.at)
@@ -401,7 +401,7 @@ proptest! {
             let view = world.lease.view();
             let (Some(Ok(())), Some(before), Some(held)) = (taken.done, &taken.before.held, &view.held) else { return };
             let renewed = before.seq == held.seq && held.own != before.own;
-            if !renewed || held.own.len >= held.full || held.left(world.now).is_zero() || view.ending {
+            if !renewed || held.own.len() >= held.full || held.left(world.now).is_zero() || view.ending {
                 return;
             }
             let Some((act, due)) = held.due else {

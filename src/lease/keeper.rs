@@ -245,7 +245,7 @@ impl<P: Clone + Send + Sync + 'static> Keeper<P> {
         let mut watch = self.watch();
         let came = watch.see().standpoint();
         // What is asked for is counted from now on: a grant of just that length is a little older when it is here.
-        let since = self.0.clock.now().mono;
+        let since = self.0.clock.now().mono();
         if let Some(parent) = &self.0.parent {
             // Its timer may lie behind, where the machine was frozen.
             parent.judge();
@@ -260,7 +260,7 @@ impl<P: Clone + Send + Sync + 'static> Keeper<P> {
         loop {
             let view = watch.see();
             let now = self.0.clock.now();
-            let wanted = min_left.saturating_sub(now.mono.saturating_sub(since));
+            let wanted = min_left.saturating_sub(now.mono().saturating_sub(since));
             match view.decide(wanted, came, now) {
                 Verdict::Serve(freshness) => {
                     self.0.used.store(true, Ordering::Relaxed);

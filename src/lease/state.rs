@@ -566,10 +566,10 @@ impl<P: Clone> Lease<P> {
             seq: self.seq,
             under,
             own,
-            stale: stale.max(own.len),
+            stale: stale.max(own.len()),
             linger: is_static.then(|| Box::new(Until::new(now, ONCE))),
             bound,
-            full: own.len,
+            full: own.len(),
             reach,
             renewable,
             maxed: false,
@@ -643,7 +643,7 @@ impl<P: Clone> Lease<P> {
         let asked = failure.retry_after.is_some();
         let mut retry = self.failed(failure, roll, now);
         if !asked && left > Duration::from_secs(1) {
-            retry.len = retry.len.min(left.mul_f64(0.5));
+            retry = Until::new(retry.from, retry.len().min(left.mul_f64(0.5)));
             if let Some(trouble) = &mut self.trouble {
                 Arc::make_mut(trouble).retry = retry;
             }
@@ -692,7 +692,7 @@ impl<P: Clone> Lease<P> {
                 }
                 held.maxed = renewed.ttl < held.full || (!longer && renewed.ttl < ask);
                 held.own = Until::new(renewed.sent, renewed.ttl);
-                held.stale = held.own.len;
+                held.stale = held.own.len();
                 self.recovered();
                 self.plan(roll, now);
             }

@@ -122,7 +122,7 @@ pub struct Answer {
     /// Upstream's id of the request that brought it.
     pub request_id: String,
     /// Empty for values without a lease.
-    pub lease_id: String,
+    pub lease_id: Arc<str>,
     /// The JSON text of the member `data`.
     pub data: Secret,
     /// Vault's warnings.

@@ -50,7 +50,7 @@ impl<P> Held<P> {
     pub fn ends(&self) -> Moment {
         let own = self.own.end();
         match self.bound.map(Until::end) {
-            Some(bound) if !self.is_static && bound.wall < own.wall => bound,
+            Some(bound) if !self.is_static && bound.wall() < own.wall() => bound,
             _ => own,
         }
     }
@@ -94,9 +94,10 @@ impl<P> Held<P> {
             (false, false) => (Act::Rotate, 0.70 + 0.10 * roll),
         };
         // What little a last renewal gave is all needed for the overlap.
-        let hurry = act == Act::Rotate && !self.is_static && self.own.len < self.full / 3;
-        let due = Until::new(self.own.from, if hurry { Duration::ZERO } else { self.own.len.mul_f64(share) });
-        self.due = (!self.own.len.is_zero()).then_some((act, due));
+        let hurry = act == Act::Rotate && !self.is_static && self.own.len() < self.full / 3;
+        let due =
+            Until::new(self.own.from, if hurry { Duration::ZERO } else { self.own.len().mul_f64(share) });
+        self.due = (!self.own.len().is_zero()).then_some((act, due));
     }
 
     /// Plans its replacement within what is left of it.
@@ -255,7 +256,7 @@ impl<P> View<P> {
         ParentView {
             seq: self.seq,
             until: held.map(|held| match held.bound {
-                Some(bound) if bound.end().wall < held.own.end().wall => bound,
+                Some(bound) if bound.end().wall() < held.own.end().wall() => bound,
                 _ => held.own,
             }),
             extendable: held.is_some_and(|held| held.extendable()),

@@ -195,27 +195,27 @@ async fn end_login(context: &Context, token: &Token) -> Result<(), Failure> {
 
 /// The leases that hang off a run's token, until each one's own end: what a revocation must be seen to have ended.
 #[derive(Debug, Default)]
-pub(super) struct LeaseIds(Mutex<VecDeque<(String, Until)>>);
+pub(super) struct LeaseIds(Mutex<VecDeque<(Arc<str>, Until)>>);
 
 impl LeaseIds {
-    pub(super) fn add(&self, lease_id: &str, until: Until, now: Moment) {
+    pub(super) fn add(&self, lease_id: &Arc<str>, until: Until, now: Moment) {
         let mut ids = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if ids.len() == ids.capacity() {
             ids.retain(|(_, until)| !until.is_over(now));
         }
-        ids.push_back((lease_id.to_owned(), until));
+        ids.push_back((Arc::clone(lease_id), until));
     }
 
     pub(super) fn extend(&self, lease_id: &str, until: Until) {
         let mut ids = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, known)) = ids.iter_mut().rev().find(|(id, _)| id == lease_id) {
+        if let Some((_, known)) = ids.iter_mut().rev().find(|(id, _)| **id == *lease_id) {
             *known = until;
         }
     }
 
-    fn alive(&self, now: Moment) -> Vec<String> {
+    fn alive(&self, now: Moment) -> Vec<Arc<str>> {
         let ids = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        ids.iter().filter(|(_, until)| !until.is_over(now)).map(|(id, _)| id.clone()).collect()
+        ids.iter().filter(|(_, until)| !until.is_over(now)).map(|(id, _)| Arc::clone(id)).collect()
     }
 }
 

@@ -232,7 +232,7 @@ impl VaultSource {
         let version = if &*mount_type == "kv" { version(data) } else { None };
         let answer = Answer {
             request_id: envelope.request_id.unwrap_or_default(),
-            lease_id,
+            lease_id: lease_id.into(),
             data: Secret::new(data.as_bytes().to_vec()),
             warnings: envelope.warnings.unwrap_or_default(),
             mount_type: mount_type.to_string(),

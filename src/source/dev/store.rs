@@ -140,7 +140,7 @@ impl Store {
         let lag = Until::new(now, self.revocation_lag);
         for lease in self.leases.iter_mut().filter(|lease| lease.accessor == accessor) {
             lease.revoking = true;
-            if lag.len < lease.end.left(now) {
+            if lag.len() < lease.end.left(now) {
                 lease.end = lag;
             }
         }
@@ -255,7 +255,7 @@ impl Store {
             policies,
             orphan,
         };
-        let life = Life::Leased { ttl: token.end.len, renewable: token.renewable };
+        let life = Life::Leased { ttl: token.end.len(), renewable: token.renewable };
         self.tokens.push(token);
         (ours, life)
     }
@@ -279,7 +279,7 @@ impl Store {
         let Some(token) = token.filter(|token| token.renewable) else {
             return Err(refused(400, Class::Permanent, "lease is not renewable"));
         };
-        let wanted = increment.unwrap_or(token.end.len);
+        let wanted = increment.unwrap_or(token.end.len());
         let ttl = whole(wanted.min(token.max.left(now)));
         token.end = Until::new(now, ttl);
         Ok(Renewed { sent: now, ttl, renewable: true })
@@ -336,7 +336,7 @@ impl Store {
         };
         let answer = Answer {
             request_id: random(16)?,
-            lease_id,
+            lease_id: lease_id.into(),
             data: Secret::new(data.to_string().into_bytes()),
             warnings: Vec::new(),
             mount_type: kind.to_owned(),
