@@ -50,7 +50,8 @@ impl Reading {
     /// How long it was to live when it was asked for, by its own word; `None` where it was over.
     fn left(&self) -> Option<Duration> {
         let expires = humantime::parse_rfc3339(self.answer.header("x-tenure-expires")?).ok()?;
-        expires.duration_since(self.asked_at).ok()
+        // The header is cut to the millisecond: the credential lives up to one longer than it says.
+        (expires + Duration::from_millis(1)).duration_since(self.asked_at).ok()
     }
 
     /// The database does not take it, and its end was not near.
