@@ -114,7 +114,8 @@ fn modules_use_only_what_stands_before_them() {
 
 #[test]
 fn the_life_cycle_is_pure() {
-    let state = include_str!("../src/lease/state.rs");
+    let state =
+        [include_str!("../src/lease/state.rs"), include_str!("../src/lease/state/outcome.rs")].concat();
     for word in
         ["tokio", "tracing", "std::time::Instant", "SystemTime", "async ", ".await", "std::fs", "std::net"]
     {

@@ -3,21 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, UNIX_EPOCH};
 
-use super::environment::{Environment, problem};
+use super::environment::{Environment, TAG, problem};
 use super::problem::Problem;
 use crate::clock::{Moment, Until};
-
-/// The variables that say something of the run, beside [`TAG`].
-pub(crate) const VARIABLES: &[&str] = &[
-    "TENURE_DEADLINE",
-    "TENURE_TIMEOUT_SECONDS",
-    "TENURE_EXECUTION_ARN",
-    "TENURE_STATE_NAME",
-    "TENURE_PARENT_EXECUTION_ARN",
-];
-
-/// What the names of variables that carry a tag begin with.
-pub(crate) const TAG: &str = "TENURE_TAG_";
 
 /// The longest `TENURE_TIMEOUT_SECONDS`: that of a Step Functions state (`TimeoutSeconds`, Amazon States Language).
 const LONGEST: f64 = 99_999_999.0;

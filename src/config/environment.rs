@@ -3,12 +3,23 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 
-use super::context;
 use super::document::Document;
 use super::nearest::nearest;
 use super::problem::{Origin, Problem};
 use super::raw::VARIABLES;
 use super::shape::meant;
+
+/// The variables that say something of the run, beside [`TAG`].
+const RUN_VARIABLES: &[&str] = &[
+    "TENURE_DEADLINE",
+    "TENURE_TIMEOUT_SECONDS",
+    "TENURE_EXECUTION_ARN",
+    "TENURE_STATE_NAME",
+    "TENURE_PARENT_EXECUTION_ARN",
+];
+
+/// What the names of variables that carry a tag begin with.
+pub(crate) const TAG: &str = "TENURE_TAG_";
 
 /// The environment of a process, as a value. A variable that is set to nothing counts as not set.
 #[derive(Clone, Debug, Default)]
@@ -57,12 +68,12 @@ impl Environment {
         let known: Vec<&str> = VARIABLES
             .iter()
             .map(|(name, _)| *name)
-            .chain(context::VARIABLES.iter().copied())
+            .chain(RUN_VARIABLES.iter().copied())
             .chain(["TENURE_CONFIG", "TENURE_STACK_DIR"])
             .filter(|name| name.starts_with("TENURE_"))
             .collect();
         for name in self.vars.keys().filter(|name| name.starts_with("TENURE_")) {
-            if known.contains(&name.as_str()) || name.starts_with(context::TAG) {
+            if known.contains(&name.as_str()) || name.starts_with(TAG) {
                 continue;
             }
             problems.push(problem(

@@ -4,8 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::failure::{Class, Failure};
-use super::state::Act;
 use crate::clock::{Moment, Until};
+
+/// What a held grant is due for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Act {
+    Renew,
+    Rotate,
+}
 
 /// A grant that is held.
 #[derive(Clone, Debug)]

@@ -9,6 +9,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
+use crate::lease::failure::Class;
+use crate::lease::upstream::Life;
 use crate::lease::view::{Freshness, Standpoint, Verdict};
 
 const FRESH: Duration = Duration::from_secs(60);
