@@ -287,6 +287,9 @@ impl Broker {
     }
 
     fn denied(&self, request: &ReadRequest, refusal: Refusal) -> Denied {
+        if self.runs.is_ending(self.clock.now()) {
+            return Denied::Over;
+        }
         match refusal {
             Refusal::Failed { failure, retry_in } => Denied::Upstream { failure, retry_in },
             Refusal::TooLong { reach } => Denied::TooLong { asked: request.min_left, reach },

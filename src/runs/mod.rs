@@ -29,6 +29,9 @@ use tokens::{Context, LeaseIds, LoginPerformer, RunPerformer, refused};
 /// How long a call waits for the token that it is to be made with.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// What upstream's whole seconds may take from a run's deadline, and the way of a request.
+const LAST_MOMENT: Duration = Duration::from_secs(2);
+
 /// How long a wait for the deadline trusts one clock.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
@@ -226,6 +229,14 @@ impl Runs {
     #[must_use]
     pub fn is_over(&self, now: Moment) -> bool {
         self.over.load(Ordering::Relaxed) || self.run.deadline.is_some_and(|deadline| deadline.is_over(now))
+    }
+
+    /// Whether the run has come to its end but for a moment: upstream counts in whole seconds, so the token of a run with
+    /// a deadline is gone a little before it, and there will be no other.
+    #[must_use]
+    pub fn is_ending(&self, now: Moment) -> bool {
+        let near = self.run.deadline.is_some_and(|deadline| deadline.left(now) < LAST_MOMENT);
+        near && self.parent().view().held.is_none()
     }
 
     /// Waits for the run's deadline and ends the run then. Without a deadline it waits for ever.
