@@ -17,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
 
-use crate::broker::Broker;
+use crate::broker::{Asker, Broker};
 use crate::caller::Caller;
 use crate::supervise::Supervisor;
 
@@ -62,11 +62,23 @@ pub(crate) enum Via {
     Tcp,
 }
 
+impl Via {
+    /// What audit lines name it.
+    pub(crate) fn door(self) -> &'static str {
+        match self {
+            Self::Unix => "vault/unix",
+            Self::Tcp => "vault/tcp",
+        }
+    }
+}
+
 /// One connection: who is at its other end, and whether it may ask.
 pub(crate) struct Connection {
     pub(crate) doors: Arc<Doors>,
     pub(crate) via: Via,
     pub(crate) caller: Caller,
+    /// The same, as it reads.
+    pub(crate) asker: Asker,
     /// The reason why nothing is answered on it.
     pub(crate) refused: Option<&'static str>,
     /// Counts when a request comes and when its answer is there: odd in between.
@@ -106,11 +118,13 @@ impl Doors {
             stream.set_nodelay(true)?;
             Ok(stream)
         };
+        let asker = Asker::new(&Caller::Holder, Via::Tcp.door());
         self.accept(slots, accept, move |stream| {
             let connection = Connection {
                 doors: Arc::clone(&doors),
                 via: Via::Tcp,
                 caller: Caller::Holder,
+                asker: asker.clone(),
                 refused: None,
                 beats: AtomicU64::new(0),
             };
@@ -137,6 +151,7 @@ impl Doors {
         Some(Connection {
             doors: Arc::clone(self),
             via: Via::Unix,
+            asker: Asker::new(&caller, Via::Unix.door()),
             caller,
             refused,
             beats: AtomicU64::new(0),

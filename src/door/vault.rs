@@ -2,18 +2,14 @@
 
 use http::{Method, StatusCode};
 
-use super::{Connection, Request, Response, Via, response, target};
+use super::{Connection, Request, Response, response, target};
 use crate::broker::ReadRequest;
 
 /// Answers `/v1/…`.
 pub(super) async fn answer(connection: &Connection, request: &Request) -> Response {
     let broker = &connection.doors.broker;
-    let door = match connection.via {
-        Via::Unix => "vault/unix",
-        Via::Tcp => "vault/tcp",
-    };
     let refuse = |reason: &str| {
-        broker.refuse(&connection.caller, door, "http", reason);
+        broker.refuse(&connection.caller, connection.via.door(), "http", reason);
         response::error(StatusCode::BAD_REQUEST, reason)
     };
     let list = match *request.method() {
@@ -36,7 +32,7 @@ pub(super) async fn answer(connection: &Connection, request: &Request) -> Respon
             Some(Ok(min_left)) => min_left,
             Some(Err(reason)) => return refuse(&reason),
         };
-    match broker.read(&connection.caller, &ReadRequest { key, min_left, door }).await {
+    match broker.read(&connection.asker, &ReadRequest { key, min_left }).await {
         Ok(disclosed) => response::disclosed(&disclosed),
         Err(denied) => response::denied(&denied),
     }
