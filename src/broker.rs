@@ -223,7 +223,7 @@ impl Broker {
             Decision::Allow(policy) => policy,
             Decision::Deny { reason, .. } => return Err(Denied::Policy(reason)),
         };
-        if self.runs.is_over(self.clock.now()) {
+        if self.runs.is_over_now() {
             return Err(Denied::Over);
         }
         // An entry may end between being looked up and being read: its lease lapsed, or the cache let go of it.
@@ -236,7 +236,7 @@ impl Broker {
             };
             match taken {
                 Ok(taken) => break (entry, taken),
-                Err(Refusal::Over) if again && !self.runs.is_over(self.clock.now()) => {
+                Err(Refusal::Over) if again && !self.runs.is_over_now() => {
                     self.runs.leases.forget(&entry);
                     again = false;
                 }
@@ -267,7 +267,7 @@ impl Broker {
         let deadline = self.runs.run.deadline.map(|deadline| deadline.left(now));
         // What the run's token outlives by nothing ends with it, whatever upstream says of the lease itself.
         let fixed = held.bound.is_some_and(|bound| bound.left(now) <= held.own.left(now))
-            && !self.runs.parent().view().as_parent().extendable;
+            && !self.runs.parent().view().held.as_ref().is_some_and(|token| token.extendable());
         let short = !held.is_static
             && !held.extendable()
             && deadline.is_some_and(|deadline| held.own.left(now) < deadline);

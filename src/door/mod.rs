@@ -3,8 +3,8 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,6 +19,7 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::broker::{Asker, Broker};
 use crate::caller::Caller;
+use crate::lease::upstream::ReadKey;
 use crate::supervise::Supervisor;
 
 mod guard;
@@ -81,6 +82,8 @@ pub(crate) struct Connection {
     pub(crate) asker: Asker,
     /// The reason why nothing is answered on it.
     pub(crate) refused: Option<&'static str>,
+    /// The last target that could be parsed, and what it is: most ask for the same again and again.
+    last: Mutex<Option<(Box<str>, ReadKey)>>,
     /// Counts when a request comes and when its answer is there: odd in between.
     beats: AtomicU64,
 }
@@ -126,6 +129,7 @@ impl Doors {
                 caller: Caller::Holder,
                 asker: asker.clone(),
                 refused: None,
+                last: Mutex::default(),
                 beats: AtomicU64::new(0),
             };
             Some((stream, connection))
@@ -154,6 +158,7 @@ impl Doors {
             asker: Asker::new(&caller, Via::Unix.door()),
             caller,
             refused,
+            last: Mutex::default(),
             beats: AtomicU64::new(0),
         })
     }
