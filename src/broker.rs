@@ -6,12 +6,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::audit::{Audit, Entry, Event, Peer, Receipt, Source};
+use crate::audit::{Audit, AuditError, Composed, Entry, Event, Fragment, Lead, Peer, Receipt, Source};
 use crate::caller::Caller;
 use crate::causes::causes;
 use crate::clock::{Clock, Moment};
 use crate::lease::failure::Failure;
-use crate::lease::keeper::Refusal;
+use crate::lease::keeper::{Refusal, Taken};
 use crate::lease::upstream::{ReadKey, Token};
 use crate::lease::view::{Freshness, Held};
 use crate::metrics::Metrics;
@@ -31,8 +31,25 @@ pub struct ReadRequest {
     pub key: ReadKey,
     /// The least life that it must have left; zero for whatever is alive.
     pub min_left: Duration,
-    /// The door, as audit lines name it.
-    pub door: &'static str,
+}
+
+/// Who asks, and by which door: the same for all requests of a connection.
+#[derive(Clone, Debug)]
+pub struct Asker {
+    peer: Peer,
+    door: &'static str,
+    /// Their part of an audit line.
+    line: Option<Fragment>,
+}
+
+impl Asker {
+    /// `door` is what audit lines name it.
+    #[must_use]
+    pub fn new(caller: &Caller, door: &'static str) -> Self {
+        let peer = peer(caller);
+        let line = Entry::granted(Event::Read).caller(&peer).door(door).fragment().ok();
+        Self { peer, door, line }
+    }
 }
 
 /// A secret that may be opened: its disclosure is on record.
@@ -127,6 +144,8 @@ pub struct Broker {
     clock: Clock,
     metrics: Metrics,
     patience: Duration,
+    /// How the lines of granted reads and lists begin.
+    leads: [Option<Lead>; 2],
 }
 
 impl Broker {
@@ -142,7 +161,9 @@ impl Broker {
         patience: Duration,
     ) -> Self {
         audit.bound(patience);
-        Self { runs, admission, audit, boot, clock, metrics, patience }
+        let lead = |event| Entry::granted(event).run(&runs.stamp).lead().ok();
+        let leads = [lead(Event::Read), lead(Event::List)];
+        Self { runs, admission, audit, boot, clock, metrics, patience, leads }
     }
 
     /// The runs that it serves.
@@ -189,20 +210,20 @@ impl Broker {
     ///
     /// # Errors
     /// [`Denied`]: nothing may be disclosed. The refusal is on record too.
-    pub async fn read(&self, caller: &Caller, request: &ReadRequest) -> Result<Disclosed, Denied> {
-        let result = self.try_read(caller, request).await;
+    pub async fn read(&self, asker: &Asker, request: &ReadRequest) -> Result<Disclosed, Denied> {
+        let result = self.try_read(asker, request).await;
         if let Err(denied) = &result {
-            self.note_denied(caller, request, denied);
+            self.note_denied(asker, request, denied);
         }
         result
     }
 
-    async fn try_read(&self, caller: &Caller, request: &ReadRequest) -> Result<Disclosed, Denied> {
+    async fn try_read(&self, asker: &Asker, request: &ReadRequest) -> Result<Disclosed, Denied> {
         let policy = match policy::readable(&request.key.path) {
             Decision::Allow(policy) => policy,
             Decision::Deny { reason, .. } => return Err(Denied::Policy(reason)),
         };
-        if self.runs.is_over(self.clock.now()) {
+        if self.runs.is_over_now() {
             return Err(Denied::Over);
         }
         // An entry may end between being looked up and being read: its lease lapsed, or the cache let go of it.
@@ -215,7 +236,7 @@ impl Broker {
             };
             match taken {
                 Ok(taken) => break (entry, taken),
-                Err(Refusal::Over) if again && !self.runs.is_over(self.clock.now()) => {
+                Err(Refusal::Over) if again && !self.runs.is_over_now() => {
                     self.runs.leases.forget(&entry);
                     again = false;
                 }
@@ -225,33 +246,9 @@ impl Broker {
         if taken.freshness == Freshness::Vault {
             self.runs.leases.settle(&entry, &taken.held);
         }
+        let ends = taken.held.ends();
+        let recorded = self.record(asker, request, &taken, ends, policy).await;
         let held = taken.held;
-        let ends = held.ends();
-        let answer = &held.payload.answer;
-        let peer = peer(caller);
-        let path = shown(&request.key);
-        let event = if request.key.list { Event::List } else { Event::Read };
-        let mut line = Entry::granted(event)
-            .at(taken.at)
-            .run(&self.runs.stamp)
-            .caller(&peer)
-            .door(request.door)
-            .path(&path)
-            .source(match taken.freshness {
-                Freshness::Cache => Source::Cache,
-                Freshness::Vault => Source::Vault,
-                Freshness::Stale => Source::Stale,
-            })
-            .request(&held.payload.request)
-            .vault_request_id(&answer.request_id)
-            .policy(policy);
-        if !held.is_static {
-            line = line.lease_id(&answer.lease_id).expires(ends);
-        }
-        if let Some(version) = answer.version {
-            line = line.version(version);
-        }
-        let recorded = self.audit.record(&line).await;
         let receipt = recorded.map_err(|error| Denied::Unaudited(causes(&error)))?;
         // Writing the line may have taken a while.
         let now = self.clock.now();
@@ -270,7 +267,7 @@ impl Broker {
         let deadline = self.runs.run.deadline.map(|deadline| deadline.left(now));
         // What the run's token outlives by nothing ends with it, whatever upstream says of the lease itself.
         let fixed = held.bound.is_some_and(|bound| bound.left(now) <= held.own.left(now))
-            && !self.runs.parent().view().as_parent().extendable;
+            && !self.runs.parent().view().held.as_ref().is_some_and(|token| token.extendable());
         let short = !held.is_static
             && !held.extendable()
             && deadline.is_some_and(|deadline| held.own.left(now) < deadline);
@@ -286,6 +283,46 @@ impl Broker {
         })
     }
 
+    /// Puts a disclosure on record that is about to happen.
+    async fn record(
+        &self,
+        asker: &Asker,
+        request: &ReadRequest,
+        taken: &Taken<Arc<Granted>>,
+        ends: Moment,
+        policy: &str,
+    ) -> Result<Receipt, AuditError> {
+        let (list, held) = (request.key.list, &taken.held);
+        let (granted, answer) = (&*held.payload, &held.payload.answer);
+        let path = shown(&request.key);
+        let mut line = Entry::granted(if list { Event::List } else { Event::Read })
+            .path(&path)
+            .request(&granted.request)
+            .vault_request_id(&answer.request_id)
+            .policy(policy);
+        if !held.is_static {
+            line = line.lease_id(&answer.lease_id).expires(ends);
+        }
+        if let Some(version) = answer.version {
+            line = line.version(version);
+        }
+        let source = match taken.freshness {
+            Freshness::Cache => Source::Cache,
+            Freshness::Vault => Source::Vault,
+            Freshness::Stale => Source::Stale,
+        };
+        // What is read once need not be kept as it is shown.
+        if source != Source::Vault
+            && let (Some(lead), Some(caller)) = (&self.leads[usize::from(list)], &asker.line)
+            && let Some(shown) = granted.shown(ends, || line.fragment().ok())
+        {
+            let composed = Composed { at: taken.at, lead, asker: caller, grant: &shown.line, source };
+            return self.audit.record_composed(&composed).await;
+        }
+        let line = line.at(taken.at).run(&self.runs.stamp).caller(&asker.peer).door(asker.door);
+        self.audit.record(&line.source(source)).await
+    }
+
     fn denied(&self, request: &ReadRequest, refusal: Refusal) -> Denied {
         if self.runs.is_ending(self.clock.now()) {
             return Denied::Over;
@@ -298,9 +335,9 @@ impl Broker {
         }
     }
 
-    fn note_denied(&self, caller: &Caller, request: &ReadRequest, denied: &Denied) {
+    fn note_denied(&self, asker: &Asker, request: &ReadRequest, denied: &Denied) {
         let event = if request.key.list { Event::List } else { Event::Read };
-        let (peer, path, text) = (peer(caller), shown(&request.key), denied.to_string());
+        let (path, text) = (shown(&request.key), denied.to_string());
         let entry = match denied {
             Denied::Policy(_) | Denied::Over | Denied::Full(_) | Denied::TooLong { .. } => {
                 Entry::denied(event, &text)
@@ -318,7 +355,7 @@ impl Broker {
             _ => self.metrics.denied.inc(),
         };
         let entry = if matches!(denied, Denied::Policy(_)) { entry.policy("paths") } else { entry };
-        self.audit.note(&entry.run(&self.runs.stamp).caller(&peer).door(request.door).path(&path));
+        self.audit.note(&entry.run(&self.runs.stamp).caller(&asker.peer).door(asker.door).path(&path));
     }
 }
 

@@ -295,7 +295,7 @@ pub struct Entry<'a> {
     previous: Option<&'a Head>,
     /// When it was decided, where that was not just now.
     #[serde(skip)]
-    pub(super) at: Option<Moment>,
+    at: Option<Moment>,
 }
 
 impl<'a> Entry<'a> {
@@ -429,6 +429,103 @@ impl<'a> Entry<'a> {
     /// What else an auditor should know.
     pub fn detail(self, detail: &'a str) -> Self {
         Self { detail: Some(detail), ..self }
+    }
+}
+
+impl Entry<'_> {
+    /// Renders the members, for lines that are [composed](Composed). Event and outcome go into the lead alone.
+    ///
+    /// # Errors
+    /// Never with what an entry can hold; the error is serde's.
+    pub fn fragment(&self) -> Result<Fragment, serde_json::Error> {
+        let bare = Entry::new(self.event, self.outcome).members()?.len();
+        let Self { event, outcome, run, caller, door, path, .. } = *self;
+        let before_source = Entry { run, caller, door, path, ..Entry::new(event, outcome) }.members()?.len();
+        let members = self.members()?;
+        Ok(Fragment { bytes: members[bare..].into(), source: before_source - bare })
+    }
+
+    /// Renders event, outcome and all other members, as the first part of a [`Composed`] line.
+    ///
+    /// # Errors
+    /// As [`fragment`](Self::fragment).
+    pub fn lead(&self) -> Result<Lead, serde_json::Error> {
+        Ok(Lead(self.members()?.into()))
+    }
+
+    /// Each member after a comma.
+    fn members(&self) -> Result<Vec<u8>, serde_json::Error> {
+        let mut bytes = Vec::with_capacity(512);
+        self.render(&mut bytes)?;
+        Ok(bytes)
+    }
+}
+
+/// What can be put into a line.
+pub(super) trait Render {
+    fn at(&self) -> Option<Moment>;
+
+    /// Appends each member after a comma.
+    fn render(&self, line: &mut Vec<u8>) -> Result<(), serde_json::Error>;
+}
+
+impl Render for Entry<'_> {
+    fn at(&self) -> Option<Moment> {
+        self.at
+    }
+
+    fn render(&self, line: &mut Vec<u8>) -> Result<(), serde_json::Error> {
+        let joint = line.len();
+        serde_json::to_writer(&mut *line, self)?;
+        // An entry is an object with two members at least: its opening brace becomes the comma before them.
+        line[joint] = b',';
+        line.pop();
+        Ok(())
+    }
+}
+
+/// Members that many lines have alike, rendered once.
+#[derive(Clone, Debug)]
+pub struct Fragment {
+    bytes: Box<[u8]>,
+    /// Where the source has its place among them.
+    source: usize,
+}
+
+/// The first members of many lines, rendered once.
+#[derive(Clone, Debug)]
+pub struct Lead(Box<[u8]>);
+
+/// An entry that is put together from what was rendered before: its bytes are those of an [`Entry`] with the members
+/// of all of its parts, as long as the parts are filled in the order of its members.
+#[derive(Clone, Copy, Debug)]
+#[must_use = "an entry is nothing until it is recorded"]
+pub struct Composed<'a> {
+    /// When it was decided.
+    pub at: Moment,
+    /// What was decided, on whose behalf: event, outcome, run.
+    pub lead: &'a Lead,
+    /// Who asked, by which door.
+    pub asker: &'a Fragment,
+    /// For what, and what was granted: the path, and what comes after the source.
+    pub grant: &'a Fragment,
+    /// Where the answer came from.
+    pub source: Source,
+}
+
+impl Render for Composed<'_> {
+    fn at(&self) -> Option<Moment> {
+        Some(self.at)
+    }
+
+    fn render(&self, line: &mut Vec<u8>) -> Result<(), serde_json::Error> {
+        let (before, after) = self.grant.bytes.split_at(self.grant.source);
+        let source = self.source.word().as_bytes();
+        // A word needs no escaping.
+        for part in [&self.lead.0, &self.asker.bytes, before, b",\"source\":\"", source, b"\"", after] {
+            line.extend_from_slice(part);
+        }
+        Ok(())
     }
 }
 

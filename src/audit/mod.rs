@@ -51,11 +51,15 @@ pub mod verify;
 mod writer;
 
 pub use chain::{Hash, Head};
-pub use entry::{Assurance, Entry, Event, Outcome, Peer, Recovered, Run, RunStamp, Source, Subject, Via};
+pub use entry::{
+    Assurance, Composed, Entry, Event, Fragment, Lead, Outcome, Peer, Recovered, Run, RunStamp, Source,
+    Subject, Via,
+};
 pub use line::{Line, VERSION, schema};
 pub use memory::Memory;
 pub use verify::verify;
 
+use entry::Render;
 use queue::{Pump, Shared, Ticket};
 use sink::{Sink, Stdout};
 use writer::Writer;
@@ -278,6 +282,18 @@ impl Audit {
     /// The line was not written and will not be; after [`AuditError::NoAnswer`] it may be. What it was about must not
     /// happen.
     pub async fn record(&self, entry: &Entry<'_>) -> Result<Receipt, AuditError> {
+        self.submit(entry).await
+    }
+
+    /// Writes a decision's line as [`record`](Self::record) does, from parts that were rendered before.
+    ///
+    /// # Errors
+    /// As `record`.
+    pub async fn record_composed(&self, entry: &Composed<'_>) -> Result<Receipt, AuditError> {
+        self.submit(entry).await
+    }
+
+    async fn submit(&self, entry: &impl Render) -> Result<Receipt, AuditError> {
         let waker = std::future::poll_fn(|context| Poll::Ready(context.waker().clone())).await;
         let shared = &*self.0.shared;
         let slot = self.0.stamper.with(entry, |line| shared.submit(line, waker))??;
@@ -375,17 +391,13 @@ impl Stamper {
         Ok(Self { clock, boot: boot.into_bytes().into() })
     }
 
-    fn stamp(&self, entry: &Entry<'_>, line: &mut Vec<u8>) -> Result<(), AuditError> {
+    fn stamp(&self, entry: &impl Render, line: &mut Vec<u8>) -> Result<(), AuditError> {
         line.clear();
         line.extend_from_slice(b"{\"v\":1,\"time\":\"");
-        let at = entry.at.unwrap_or_else(|| self.clock.now());
+        let at = entry.at().unwrap_or_else(|| self.clock.now());
         line.extend_from_slice(Timestamp::of(at).as_str().as_bytes());
         line.extend_from_slice(&self.boot);
-        let joint = line.len();
-        serde_json::to_writer(&mut *line, entry)?;
-        // An entry is an object with two members at least: its opening brace becomes the comma before them.
-        line[joint] = b',';
-        line.pop();
+        entry.render(line)?;
         // What the chain adds is short.
         if line.len() > file::MAX_LINE - 256 {
             return Err(AuditError::TooLong);
@@ -394,7 +406,7 @@ impl Stamper {
     }
 
     /// Stamps into a buffer that the thread keeps.
-    fn with<T>(&self, entry: &Entry<'_>, then: impl FnOnce(&[u8]) -> T) -> Result<T, AuditError> {
+    fn with<T>(&self, entry: &impl Render, then: impl FnOnce(&[u8]) -> T) -> Result<T, AuditError> {
         thread_local! {
             static LINE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
         }

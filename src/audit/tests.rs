@@ -38,6 +38,40 @@ fn refusal(path: &Path) -> String {
 }
 
 #[tokio::test]
+async fn a_composed_line_is_the_whole_entrys() {
+    let clock = Clock::simulated();
+    let at = clock.now();
+    let run = RunStamp::new(&Run { id: "r\"1".into(), kind: "process".into(), ..Run::default() }).unwrap();
+    for (peer, source, version) in
+        [(Peer::unix(7, 8, Some(9)), Source::Cache, None), (Peer::TCP, Source::Stale, Some(3))]
+    {
+        for event in [Event::Read, Event::List] {
+            let granted = |entry: Entry<'static>| {
+                let entry = entry.path("a/\"b\n").request("b1-7").vault_request_id("v1").policy("paths");
+                match version {
+                    Some(version) => entry.version(version),
+                    None => entry.lease_id("a/b/x").expires(at),
+                }
+            };
+            let new = || Entry::granted(event);
+            let whole = granted(new()).at(at).run(&run).caller(&peer).door("vault/unix").source(source);
+            let composed = Composed {
+                at,
+                lead: &new().run(&run).lead().unwrap(),
+                asker: &new().caller(&peer).door("vault/unix").fragment().unwrap(),
+                grant: &granted(new()).fragment().unwrap(),
+                source,
+            };
+            let stamper = Stamper::new("b1", clock.clone()).unwrap();
+            let (mut one, mut other) = (Vec::new(), Vec::new());
+            stamper.stamp(&whole, &mut one).unwrap();
+            stamper.stamp(&composed, &mut other).unwrap();
+            assert_eq!(String::from_utf8(one).unwrap(), String::from_utf8(other).unwrap());
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_full_line_is_of_the_documented_schema() {
     let (audit, memory) = Audit::in_memory("b\"1", Clock::simulated()).unwrap();
     let run = Run {

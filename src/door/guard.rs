@@ -8,7 +8,7 @@ use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, HeaderMap, ORIGIN, TRANSFER_ENCODING};
+use http::header::{HeaderMap, HeaderValue};
 use http::{Method, StatusCode};
 
 use super::listen::ListenError;
@@ -72,7 +72,7 @@ impl LocalToken {
 
 /// The answer to a request that may not be looked at.
 pub(super) fn refusal(connection: &Connection, request: &Request) -> Option<Response> {
-    let headers = request.headers();
+    let head = Head::of(request.headers());
     let refuse = |status, policy, reason: &str| {
         connection.doors.broker.refuse(&connection.caller, "http", policy, reason);
         Some(response::error(status, reason))
@@ -84,10 +84,10 @@ pub(super) fn refusal(connection: &Connection, request: &Request) -> Option<Resp
         return refuse(StatusCode::BAD_REQUEST, "http", "this is not a proxy: send the path alone");
     }
     if connection.via == Via::Tcp {
-        if let Some(reason) = sent_by_another(headers) {
+        if let Some(reason) = head.sent_by_another() {
             return refuse(StatusCode::FORBIDDEN, "listen.tcp.guard", reason);
         }
-        if !headers.get(HOST).is_some_and(|host| is_loopback(host.as_bytes())) {
+        if !head.host.is_some_and(|host| is_loopback(host.as_bytes())) {
             return refuse(
                 StatusCode::FORBIDDEN,
                 "listen.tcp.guard",
@@ -95,13 +95,13 @@ pub(super) fn refusal(connection: &Connection, request: &Request) -> Option<Resp
             );
         }
     }
-    if has_body(headers) && matches!(*request.method(), Method::GET | Method::HEAD) {
+    if head.has_body() && matches!(*request.method(), Method::GET | Method::HEAD) {
         return refuse(StatusCode::PAYLOAD_TOO_LARGE, "http", "a request that reads has no body");
     }
     if request.uri().path() == OPEN_TO_ALL {
         return None;
     }
-    match presented(headers) {
+    match head.presented() {
         None if connection.via == Via::Unix => {}
         None => {
             return refuse(
@@ -121,14 +121,14 @@ pub(super) fn refusal(connection: &Connection, request: &Request) -> Option<Resp
             );
         }
     }
-    if headers.contains_key("x-vault-wrap-ttl") {
+    if head.wraps {
         return refuse(
             StatusCode::BAD_REQUEST,
             "http",
             "response wrapping is not served: the broker holds the answer",
         );
     }
-    if let Some(namespace) = headers.get("x-vault-namespace") {
+    if let Some(namespace) = head.namespace {
         let ours = connection.doors.namespace.as_deref().unwrap_or_default().trim_matches('/');
         if namespace.to_str().ok().map(|name| name.trim_matches('/')) != Some(ours) {
             return refuse(
@@ -141,26 +141,63 @@ pub(super) fn refusal(connection: &Connection, request: &Request) -> Option<Resp
     None
 }
 
-/// Signs that somebody else's program sent this on a foreign page's or client's behalf.
-fn sent_by_another(headers: &HeaderMap) -> Option<&'static str> {
-    if headers.contains_key("x-forwarded-for") || headers.contains_key("forwarded") {
-        return Some("forwarded requests are refused: only processes on this host are served");
+/// What is looked for in a request's head, found in one pass over it. Of several values of a name the first one counts.
+#[derive(Default)]
+struct Head<'a> {
+    forwarded: bool,
+    browser: bool,
+    wraps: bool,
+    chunked: bool,
+    length: Option<&'a HeaderValue>,
+    host: Option<&'a HeaderValue>,
+    vault_token: Option<&'a HeaderValue>,
+    authorization: Option<&'a HeaderValue>,
+    namespace: Option<&'a HeaderValue>,
+}
+
+impl<'a> Head<'a> {
+    fn of(headers: &'a HeaderMap) -> Self {
+        let mut head = Self::default();
+        for (name, value) in headers {
+            let first = |known: &mut Option<&'a HeaderValue>| {
+                known.get_or_insert(value);
+            };
+            match name.as_str() {
+                "x-vault-token" => first(&mut head.vault_token),
+                "authorization" => first(&mut head.authorization),
+                "x-vault-namespace" => first(&mut head.namespace),
+                "x-vault-wrap-ttl" => head.wraps = true,
+                "host" => first(&mut head.host),
+                "content-length" => first(&mut head.length),
+                "transfer-encoding" => head.chunked = true,
+                "x-forwarded-for" | "forwarded" => head.forwarded = true,
+                "origin" => head.browser = true,
+                name => head.browser |= name.starts_with("sec-fetch-"),
+            }
+        }
+        head
     }
-    let fetch = headers.keys().any(|name| name.as_str().starts_with("sec-fetch-"));
-    (fetch || headers.contains_key(ORIGIN)).then_some("requests from browsers are refused")
-}
 
-fn has_body(headers: &HeaderMap) -> bool {
-    headers.contains_key(TRANSFER_ENCODING) || headers.get(CONTENT_LENGTH).is_some_and(|length| length != "0")
-}
+    /// Signs that somebody else's program sent this on a foreign page's or client's behalf.
+    fn sent_by_another(&self) -> Option<&'static str> {
+        if self.forwarded {
+            return Some("forwarded requests are refused: only processes on this host are served");
+        }
+        self.browser.then_some("requests from browsers are refused")
+    }
 
-/// What the caller presents as its token: Vault clients send either header.
-fn presented(headers: &HeaderMap) -> Option<&[u8]> {
-    let vault = headers.get("x-vault-token").map(http::HeaderValue::as_bytes);
-    vault.filter(|token| !token.is_empty()).or_else(|| {
-        let value = headers.get(AUTHORIZATION)?.as_bytes();
-        Some(value.strip_prefix(b"Bearer ").unwrap_or(value))
-    })
+    fn has_body(&self) -> bool {
+        self.chunked || self.length.is_some_and(|length| length != "0")
+    }
+
+    /// What the caller presents as its token: Vault clients send either header.
+    fn presented(&self) -> Option<&'a [u8]> {
+        let vault = self.vault_token.map(HeaderValue::as_bytes);
+        vault.filter(|token| !token.is_empty()).or_else(|| {
+            let value = self.authorization?.as_bytes();
+            Some(value.strip_prefix(b"Bearer ").unwrap_or(value))
+        })
+    }
 }
 
 /// `127.0.0.1:8200`, `localhost`, `[::1]:8200`: a name that a foreign page cannot be served under.

@@ -3,8 +3,8 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,8 +17,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
 
-use crate::broker::Broker;
+use crate::broker::{Asker, Broker};
 use crate::caller::Caller;
+use crate::lease::upstream::ReadKey;
 use crate::supervise::Supervisor;
 
 mod guard;
@@ -62,13 +63,27 @@ pub(crate) enum Via {
     Tcp,
 }
 
+impl Via {
+    /// What audit lines name it.
+    pub(crate) fn door(self) -> &'static str {
+        match self {
+            Self::Unix => "vault/unix",
+            Self::Tcp => "vault/tcp",
+        }
+    }
+}
+
 /// One connection: who is at its other end, and whether it may ask.
 pub(crate) struct Connection {
     pub(crate) doors: Arc<Doors>,
     pub(crate) via: Via,
     pub(crate) caller: Caller,
+    /// The same, as it reads.
+    pub(crate) asker: Asker,
     /// The reason why nothing is answered on it.
     pub(crate) refused: Option<&'static str>,
+    /// The last target that could be parsed, and what it is: most ask for the same again and again.
+    last: Mutex<Option<(Box<str>, ReadKey)>>,
     /// Counts when a request comes and when its answer is there: odd in between.
     beats: AtomicU64,
 }
@@ -106,12 +121,15 @@ impl Doors {
             stream.set_nodelay(true)?;
             Ok(stream)
         };
+        let asker = Asker::new(&Caller::Holder, Via::Tcp.door());
         self.accept(slots, accept, move |stream| {
             let connection = Connection {
                 doors: Arc::clone(&doors),
                 via: Via::Tcp,
                 caller: Caller::Holder,
+                asker: asker.clone(),
                 refused: None,
+                last: Mutex::default(),
                 beats: AtomicU64::new(0),
             };
             Some((stream, connection))
@@ -137,8 +155,10 @@ impl Doors {
         Some(Connection {
             doors: Arc::clone(self),
             via: Via::Unix,
+            asker: Asker::new(&caller, Via::Unix.door()),
             caller,
             refused,
+            last: Mutex::default(),
             beats: AtomicU64::new(0),
         })
     }

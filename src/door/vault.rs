@@ -1,19 +1,20 @@
 //! The Vault API door: what Vault's own clients read, answered from the broker.
 
-use http::{Method, StatusCode};
+use std::sync::PoisonError;
 
-use super::{Connection, Request, Response, Via, response, target};
+use http::{HeaderName, Method, StatusCode, Uri};
+
+use super::{Connection, Request, Response, response, target};
 use crate::broker::ReadRequest;
+use crate::lease::upstream::ReadKey;
+
+const MIN_TTL: HeaderName = HeaderName::from_static("x-tenure-min-ttl");
 
 /// Answers `/v1/…`.
 pub(super) async fn answer(connection: &Connection, request: &Request) -> Response {
     let broker = &connection.doors.broker;
-    let door = match connection.via {
-        Via::Unix => "vault/unix",
-        Via::Tcp => "vault/tcp",
-    };
     let refuse = |reason: &str| {
-        broker.refuse(&connection.caller, door, "http", reason);
+        broker.refuse(&connection.caller, connection.via.door(), "http", reason);
         response::error(StatusCode::BAD_REQUEST, reason)
     };
     let list = match *request.method() {
@@ -26,19 +27,36 @@ pub(super) async fn answer(connection: &Connection, request: &Request) -> Respon
     if path == "auth/token/lookup-self" && !list {
         return lookup_self(connection);
     }
-    let key = match target::parse(path, uri.query(), list) {
+    let key = match connection.key(uri, path, list) {
         Ok(key) => key,
         Err(reason) => return refuse(&reason),
     };
-    let min_left =
-        match request.headers().get("x-tenure-min-ttl").map(|text| target::min_ttl(text.as_bytes())) {
-            None => std::time::Duration::ZERO,
-            Some(Ok(min_left)) => min_left,
-            Some(Err(reason)) => return refuse(&reason),
-        };
-    match broker.read(&connection.caller, &ReadRequest { key, min_left, door }).await {
+    let min_left = match request.headers().get(MIN_TTL).map(|text| target::min_ttl(text.as_bytes())) {
+        None => std::time::Duration::ZERO,
+        Some(Ok(min_left)) => min_left,
+        Some(Err(reason)) => return refuse(&reason),
+    };
+    match broker.read(&connection.asker, &ReadRequest { key, min_left }).await {
         Ok(disclosed) => response::disclosed(&disclosed),
         Err(denied) => response::denied(&denied),
+    }
+}
+
+impl Connection {
+    /// What a target asks for. A GET's is kept for the next one: a key that is shared costs no allocation.
+    fn key(&self, uri: &Uri, path: &str, list: bool) -> Result<ReadKey, String> {
+        let Some(target) = uri.path_and_query().filter(|_| !list) else {
+            return target::parse(path, uri.query(), list);
+        };
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*last {
+            Some((known, key)) if **known == *target.as_str() => Ok(key.clone()),
+            _ => {
+                let key = target::parse(path, uri.query(), list)?;
+                *last = Some((target.as_str().into(), key.clone()));
+                Ok(key)
+            }
+        }
     }
 }
 

@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::tokens::{Context, LeaseIds, ends, refused};
-use crate::audit::Event;
+use crate::audit::{Event, Fragment};
 use crate::backoff::Backoff;
-use crate::clock::Until;
+use crate::clock::{Moment, Until};
 use crate::lease::failure::{Class, Failure};
 use crate::lease::keeper::{Keeper, Performer, TokenKeeper};
 use crate::lease::state::{Call, Outcome, Terms};
@@ -29,6 +29,28 @@ pub struct Granted {
     pub answer: Answer,
     /// The `X-Tenure-Request` of the call that brought it.
     pub request: Arc<str>,
+    /// What is said of it with each read, once it was read from the cache.
+    pub shown: Mutex<Option<Arc<Shown>>>,
+}
+
+/// What is said of a grant with each read, rendered once; a renewal moves its end, and it is rendered anew.
+#[derive(Debug)]
+pub struct Shown {
+    /// When the grant ends.
+    pub ends: Moment,
+    /// Its part of an audit line.
+    pub line: Fragment,
+}
+
+impl Granted {
+    /// What is said of the grant while it ends at `ends`; made by `render`, if need be.
+    pub fn shown(&self, ends: Moment, render: impl FnOnce() -> Option<Fragment>) -> Option<Arc<Shown>> {
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        if shown.as_ref().is_none_or(|shown| shown.ends != ends) {
+            *shown = render().map(|line| Arc::new(Shown { ends, line }));
+        }
+        shown.clone()
+    }
 }
 
 /// The keeper of a secret.
@@ -276,7 +298,8 @@ impl SecretPerformer {
             self.minted.add(&minted.payload.lease_id, Until::new(minted.sent, ttl), context.clock.now());
         }
         let Minted { payload, sent, life } = minted;
-        Ok(Minted { payload: Arc::new(Granted { answer: payload, request: call.request }), sent, life })
+        let granted = Granted { answer: payload, request: call.request, shown: Mutex::default() };
+        Ok(Minted { payload: Arc::new(granted), sent, life })
     }
 
     async fn renew(&self, granted: &Granted, under: u64, ask: Duration) -> Result<Renewed, Failure> {

@@ -239,6 +239,13 @@ impl Runs {
         near && self.parent().view().held.is_none()
     }
 
+    /// The same, now. Without a deadline the clock is not read.
+    #[must_use]
+    pub fn is_over_now(&self) -> bool {
+        self.over.load(Ordering::Relaxed)
+            || self.run.deadline.is_some_and(|deadline| deadline.is_over(self.context.clock.now()))
+    }
+
     /// Waits for the run's deadline and ends the run then. Without a deadline it waits for ever.
     pub async fn deadline(&self) {
         let Some(deadline) = self.run.deadline else { return std::future::pending().await };

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tenure::audit::{self, Audit, Event, Line, Memory};
-use tenure::broker::{Broker, Denied, ReadRequest};
+use tenure::broker::{Asker, Broker, Denied, ReadRequest};
 use tenure::caller::Caller;
 use tenure::clock::{Clock, Until};
 use tenure::lease::upstream::ReadKey;
@@ -134,13 +134,10 @@ impl Stage {
 
     /// Reads what is left for at least `min_left`.
     pub(crate) async fn read_for(&self, path: &str, min_left: Duration) -> Result<Got, Denied> {
-        let request = ReadRequest {
-            key: ReadKey { path: path.into(), query: "".into(), list: false },
-            min_left,
-            door: "test",
-        };
+        let request =
+            ReadRequest { key: ReadKey { path: path.into(), query: "".into(), list: false }, min_left };
         let caller = Caller::Unix { uid: 1000, gid: 1000, pid: None };
-        let disclosed = self.broker.read(&caller, &request).await?;
+        let disclosed = self.broker.read(&Asker::new(&caller, "test"), &request).await?;
         let answer = &disclosed.granted.answer;
         let data: serde_json::Value =
             serde_json::from_slice(answer.data.open(&disclosed.receipt)).expect("JSON");
