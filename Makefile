@@ -4,6 +4,8 @@
 CARGO_DENY := target/tools/bin/cargo-deny
 CARGO_DENY_VERSION := 0.20.2
 PYTHON ?= python3
+# Every integration test but the one that needs the real parts: a file, or a folder with a main.rs.
+IN_PROCESS := $(filter-out stack,$(patsubst tests/%.rs,%,$(wildcard tests/*.rs)) $(patsubst tests/%/main.rs,%,$(wildcard tests/*/main.rs)))
 
 .PHONY: test format lint docs unit real stack setup deny bench demo clean
 
@@ -22,7 +24,7 @@ docs:
 ## The unit, property and in-process integration tests.
 unit:
 	cargo test --locked --lib --bins
-	cargo test --locked $(patsubst tests/%.rs,--test %,$(filter-out tests/stack.rs,$(wildcard tests/*.rs)))
+	cargo test --locked $(IN_PROCESS:%=--test %)
 
 ## The same behaviour on the real parts: Vault, OpenBao, PostgreSQL, an STS that checks signatures.
 real: setup
