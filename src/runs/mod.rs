@@ -242,8 +242,10 @@ impl Runs {
     /// The same, now. Without a deadline the clock is not read.
     #[must_use]
     pub fn is_over_now(&self) -> bool {
-        self.over.load(Ordering::Relaxed)
-            || self.run.deadline.is_some_and(|deadline| deadline.is_over(self.context.clock.now()))
+        match self.run.deadline {
+            Some(_) => self.is_over(self.context.clock.now()),
+            None => self.over.load(Ordering::Relaxed),
+        }
     }
 
     /// Waits for the run's deadline and ends the run then. Without a deadline it waits for ever.

@@ -1,6 +1,7 @@
 //! Performs the calls of our own tokens: the login token and the run token.
 
 use std::collections::VecDeque;
+use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -275,7 +276,11 @@ impl RunToken {
         let ttl = Duration::from_secs(ttl.as_secs());
         let spec = TokenSpec { role: self.role.clone(), ttl, renewable: deadline.is_none(), meta };
         let call = context.call();
-        let result = self.create(&call, &spec).await;
+        let (calling, wanted) = (&call, &spec);
+        let create = |login: Arc<Token>| async move {
+            context.source.create_token(calling.clone(), &login, wanted).await
+        };
+        let result = self.with_login(create).await;
         context.note(Event::RunStart, &call, &result, |entry, minted| {
             let entry = entry.detail(&spec.role);
             match ends(minted) {
@@ -293,16 +298,22 @@ impl RunToken {
         context.recorded(minted, TokenKind::Run).await
     }
 
-    /// Makes the token under the login token; should that one turn out to be lost, once more under the next.
-    async fn create(&self, call: &CallId, spec: &TokenSpec) -> Result<Minted<Token>, Failure> {
-        let context = &self.context;
+    /// Asks with the login token; should that one turn out to be lost, once more with the next. A login token is used so
+    /// rarely that this may be the first use since it was lost.
+    async fn with_login<T, F>(&self, ask: impl Fn(Arc<Token>) -> F) -> Result<T, Failure>
+    where
+        F: Future<Output = Result<T, Failure>>,
+    {
+        let patience = self.context.patience;
         let mut again = true;
         loop {
-            let login = self.login.get(Duration::ZERO, context.patience).await;
-            let login = login.map_err(|refusal| refused("login token", refusal))?.held;
-            let failure = match context.source.create_token(call.clone(), &login.payload, spec).await {
-                Ok(minted) => return Ok(minted),
-                Err(failure) => self.login.decide(login.seq, failure, context.patience).await,
+            let login = self.login.get(Duration::ZERO, patience).await;
+            let failure = match login.map(|taken| taken.held) {
+                Ok(login) => match ask(Arc::clone(&login.payload)).await {
+                    Ok(answer) => return Ok(answer),
+                    Err(failure) => self.login.decide(login.seq, failure, patience).await,
+                },
+                Err(refusal) => refused("login token", refusal),
             };
             match failure.class {
                 Class::TokenLost if again => again = false,
@@ -316,7 +327,8 @@ impl RunToken {
     async fn end(&self, token: &Token) -> Result<(), Failure> {
         let context = &self.context;
         context.revoke(token, "run token").await?;
-        match self.seen_gone(token).await {
+        let seen = self.with_login(|login| async move { self.seen_gone(&login, token).await }).await;
+        match seen {
             Ok(leases) => context.confirmed(&format!("run token and {leases} leases")),
             Err(failure) if failure.class == Class::Transient => return Err(failure),
             Err(failure) => context.unconfirmed("run token", &failure),
@@ -325,29 +337,7 @@ impl RunToken {
         Ok(())
     }
 
-    /// Sees it gone with the login token; should that one turn out to be lost, once more with the next. A login token
-    /// is used so rarely that this may be the first use since it was lost.
-    async fn seen_gone(&self, token: &Token) -> Result<usize, Failure> {
-        let patience = self.context.patience;
-        let mut again = true;
-        loop {
-            let login = self.login.get(Duration::ZERO, patience).await;
-            let failure = match login.map(|taken| taken.held) {
-                Ok(login) => match self.seen_gone_with(&login.payload, token).await {
-                    Ok(leases) => return Ok(leases),
-                    Err(failure) => self.login.decide(login.seq, failure, patience).await,
-                },
-                Err(refusal) => refused("login token", refusal),
-            };
-            match failure.class {
-                Class::TokenLost if again => again = false,
-                Class::TokenLost => return Err(failure.decided(Class::Transient)),
-                _ => return Err(failure),
-            }
-        }
-    }
-
-    async fn seen_gone_with(&self, login: &Token, token: &Token) -> Result<usize, Failure> {
+    async fn seen_gone(&self, login: &Token, token: &Token) -> Result<usize, Failure> {
         let context = &self.context;
         if context.source.accessor_lives(context.call(), login, &token.accessor).await? {
             return Err(Failure::new(Class::Transient, "upstream still knows the run token"));

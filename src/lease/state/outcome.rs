@@ -118,13 +118,8 @@ impl<P: Clone> Lease<P> {
         retry
     }
 
-    /// As [`failed`](Self::failed), but the next try comes before what is held ends: half-way there at the latest,
-    /// unless upstream asked for more or a second is all that is left.
-    fn failed_within(&mut self, failure: Failure, roll: f64, now: Moment) -> Until {
-        let left = self.held().map(|held| held.gone_in(now)).unwrap_or_default();
-        self.failed_before(left, failure, roll, now)
-    }
-
+    /// As [`failed`](Self::failed), but the next try comes before what is held ends, of which `left` is left: half-way
+    /// there at the latest, unless upstream asked for more or a second is all that is left.
     fn failed_before(&mut self, left: Duration, failure: Failure, roll: f64, now: Moment) -> Until {
         let asked = failure.retry_after.is_some();
         let mut retry = self.failed(failure, roll, now);
@@ -184,7 +179,8 @@ impl<P: Clone> Lease<P> {
             }
             Err(failure) => match failure.class {
                 Class::Transient => {
-                    let retry = self.failed_within(failure, roll, now);
+                    let left = held.gone_in(now);
+                    let retry = self.failed_before(left, failure, roll, now);
                     if let Phase::Holding { held, .. } = &mut self.phase {
                         // A try after the end is none: then the lease simply ends.
                         let in_time = retry.left(now) < held.own.left(now);
