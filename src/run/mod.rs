@@ -8,6 +8,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::clock::Until;
 use crate::lease::upstream::CallId;
 
+pub mod arn;
+pub mod subject;
+pub mod workflow;
+
 /// This start of this process, and the numbers of its upstream calls. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Boot(Arc<Numbers>);
