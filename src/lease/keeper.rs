@@ -16,7 +16,7 @@ use super::state::{Call, Event, Lease, Outcome, Terms};
 use super::upstream::{BoxFuture, Token};
 use super::view::{Freshness, Held, Verdict, View};
 use crate::backoff;
-use crate::clock::{Clock, Moment};
+use crate::clock::{Clock, Moment, Until};
 use crate::supervise::Supervisor;
 
 /// Performs the calls of one lease: logs in, makes a run token, reads a secret.
@@ -112,6 +112,7 @@ struct Inbox {
     suspect: Option<u64>,
     judge: bool,
     retry: bool,
+    until: Option<Until>,
     end: bool,
 }
 
@@ -289,6 +290,11 @@ impl<P: Clone + Send + Sync + 'static> Keeper<P> {
         self.tell(|inbox| inbox.retry = true);
     }
 
+    /// It is needed until then: the run that it belongs to was extended.
+    pub fn extend(&self, until: Until) {
+        self.tell(|inbox| inbox.until = Some(until));
+    }
+
     /// Asks for the end without waiting for it.
     pub fn request_end(&self) {
         self.tell(|inbox| inbox.end = true);
@@ -395,7 +401,10 @@ impl<P: Clone + Send + Sync + 'static> Task<P> {
             let before = self.lease.told();
             for event in std::mem::take(&mut events) {
                 // What readers say is no news to readers: telling them would only make them say it again.
-                changed |= matches!(event, Event::Done { .. } | Event::Parent { .. } | Event::End);
+                changed |= matches!(
+                    event,
+                    Event::Done { .. } | Event::Parent { .. } | Event::Extend { .. } | Event::End
+                );
                 if let Some(wanted) = self.lease.step(event, now) {
                     changed = true;
                     call = Some(self.performer.perform(wanted));
@@ -431,6 +440,9 @@ impl<P> Shared<P> {
         let news = std::mem::take(&mut *self.inbox());
         if let Some(seq) = news.suspect {
             events.push(Event::Suspect { seq });
+        }
+        if let Some(until) = news.until {
+            events.push(Event::Extend { until, roll: backoff::roll() });
         }
         if let Some(min_left) = news.demand {
             events.push(Event::Demand { min_left });

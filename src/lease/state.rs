@@ -50,7 +50,8 @@ pub struct Terms {
     pub stale: Duration,
     /// The schedule of retries.
     pub backoff: Backoff,
-    /// Nobody needs it any longer: one that lives until then is neither prolonged nor replaced before its end.
+    /// Nobody needs it any longer: one that lives until then is neither prolonged nor replaced before its end. An
+    /// [`Event::Extend`] moves it.
     pub until: Option<Until>,
 }
 
@@ -88,6 +89,13 @@ pub enum Event<P> {
     },
     /// What stood in the way of the last try is gone: the next one need not wait for its delay.
     Retry,
+    /// It is needed until then: the run that it belongs to was extended.
+    Extend {
+        /// Instead of the [`Terms::until`] that it was made with.
+        until: Until,
+        /// The jitter's sample for the schedule that follows, in `[0, 1)`.
+        roll: f64,
+    },
     /// The work is over, or the process is.
     End,
 }
@@ -165,6 +173,8 @@ enum Underway {
 #[derive(Debug)]
 pub struct Lease<P> {
     terms: Arc<Terms>,
+    /// When nobody needs it any longer, as of now.
+    until: Option<Until>,
     phase: Phase<P>,
     parent: Option<ParentView>,
     /// The parent's grant before the present one, and its end: a mint that is under way may hang off it.
@@ -194,8 +204,10 @@ impl<P: Clone> Lease<P> {
     /// A lease that holds nothing yet. `parent` is `None` for one that hangs off nothing.
     #[must_use]
     pub fn new(terms: impl Into<Arc<Terms>>, parent: Option<ParentView>) -> Self {
+        let terms = terms.into();
         Self {
-            terms: terms.into(),
+            until: terms.until,
+            terms,
             phase: Phase::Idle,
             parent,
             parent_before: None,
@@ -224,6 +236,7 @@ impl<P: Clone> Lease<P> {
             Event::Parent { view, roll } => self.parent_changed(view, roll, now),
             Event::Suspect { seq } => self.suspected |= self.held().is_some_and(|held| held.seq == seq),
             Event::Retry => self.retry(),
+            Event::Extend { until, roll } => self.extend(until, roll, now),
             Event::End => self.ending = true,
         }
         self.judge(now)

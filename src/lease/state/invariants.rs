@@ -74,7 +74,8 @@ impl World {
             fresh: FRESH,
             stale: STALE,
             backoff: Backoff::UPSTREAM,
-            until: None,
+            until: (setup.0 & 0x40 != 0)
+                .then(|| Until::new(now, Duration::from_secs(u64::from(setup.1 % 1_800)))),
         };
         let parent = (!is_token).then(|| {
             let until = Duration::from_secs(u64::from(setup.1 % 900) + 1);
@@ -157,6 +158,10 @@ impl World {
                 Some(self.step("end", Event::End, none))
             }
             11 if arg % 4 == 0 => Some(self.step("retry", Event::Retry, none)),
+            11 if arg % 4 == 1 => {
+                let until = Until::new(self.now, Duration::from_secs(u64::from(arg % 7_200)));
+                Some(self.step("extend", Event::Extend { until, roll: roll(arg) }, none))
+            }
             _ => Some(self.step("tick", Event::Tick { used: arg & 1 == 0 }, none)),
         }
     }
@@ -286,6 +291,13 @@ fn walk(ops: &[Op], mut look: impl FnMut(&mut World, &Taken)) -> World {
     world
 }
 
+/// Whether what is held lives as long as anybody needs it, but for what whole seconds take.
+fn enough(world: &World) -> bool {
+    let (lease, now) = (&world.lease, world.now);
+    let left = lease.view().held.map_or(Duration::ZERO, |held| held.own.left(now));
+    lease.until.is_some_and(|until| until.left(now) <= left + super::WHOLE)
+}
+
 const NEEDS: [Duration; 4] =
     [Duration::ZERO, Duration::from_secs(5), Duration::from_secs(300), Duration::from_secs(2_000)];
 
@@ -407,12 +419,26 @@ proptest! {
                 return;
             }
             let Some((act, due)) = held.due else {
-                // What nobody reads is left to lapse rather than replaced.
-                assert!(!world.lease.terms.keep && !world.lease.wanted, "its rotation was forgotten");
+                // What nobody reads, or needs any longer, is left to lapse rather than replaced.
+                assert!(
+                    (!world.lease.terms.keep && !world.lease.wanted) || enough(world),
+                    "its rotation was forgotten"
+                );
                 return;
             };
             assert_eq!(act, Act::Rotate);
             assert!(due.left(world.now) < held.own.left(world.now));
+        });
+    }
+
+    #[test]
+    fn what_a_run_needs_longer_is_replaced_in_time(ops in ops()) {
+        walk(&ops, |world, taken| {
+            let view = world.lease.view();
+            let Some(held) = view.held.filter(|held| taken.kind == "extend" && !held.is_static) else { return };
+            if world.lease.terms.keep && world.call.is_none() && !view.ending && !held.left(world.now).is_zero() {
+                assert!(held.due.is_some() || enough(world) || !world.lease.terms.revocable, "it will end too soon");
+            }
         });
     }
 

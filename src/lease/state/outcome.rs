@@ -79,12 +79,28 @@ impl<P: Clone> Lease<P> {
         if let Phase::Holding { held, .. } = &mut self.phase {
             let held = Arc::make_mut(held);
             held.schedule(roll);
-            let enough = self.terms.until.is_some_and(|until| until.left(now) <= held.own.left(now) + WHOLE);
+            let enough = self.until.is_some_and(|until| until.left(now) <= held.own.left(now) + WHOLE);
             if enough && !held.is_static {
                 held.due = None;
             }
         }
         self.plan_to_move_over(roll, now);
+    }
+
+    /// What was enough may be so no longer: a schedule that was given up is made anew.
+    pub(super) fn extend(&mut self, until: Until, roll: f64, now: Moment) {
+        self.until = Some(until);
+        let Phase::Holding { held, .. } = &mut self.phase else { return };
+        if held.is_static {
+            return;
+        }
+        if self.terms.revocable {
+            // What a token was given was what the run had left; now there is more to be had.
+            Arc::make_mut(held).reach = None;
+        }
+        if held.due.is_none() {
+            self.plan(roll, now);
+        }
     }
 
     /// Where the parent was replaced, the old one is left to its own end, and ours with it: move over in time, but not
