@@ -1,12 +1,14 @@
 //! The composition: the one place that names the adapters and puts all parts together.
 
+use std::io::Read as _;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use zeroize::Zeroizing;
 
 use crate::audit::{self, Audit, AuditError, Entry, Event};
 use crate::broker::Broker;
@@ -17,11 +19,16 @@ use crate::identity::aws::{AwsLogin, AwsLoginConfig};
 use crate::lease::failure::Failure;
 use crate::lease::upstream::{Login, ReadKey, Source};
 use crate::metrics::Metrics;
+use crate::policy::rules::Rules;
 use crate::policy::{Admission, Allow};
-use crate::run::{Boot, Kind, Run};
+use crate::run::Boot;
+use crate::run::request::Request;
+use crate::run::subject::Issuers;
+use crate::run::workflow::{EcsTask, Workflow};
 use crate::runs::journal::{Journal, JournalError, Orphan};
 use crate::runs::leases::Limits;
-use crate::runs::{Runs, Setup};
+use crate::runs::{Own, Runs, Setup, StartError, SubjectExpiry, Watching};
+use crate::secret::Credential;
 use crate::source::vault::VaultSource;
 use crate::supervise::Supervisor;
 use crate::vault::{ClientCert, VaultClient, VaultConfig};
@@ -47,6 +54,17 @@ pub enum AppError {
     /// A listener.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// The process's own run.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The file of the subject's token.
+    #[error("TENURE_SUBJECT_FILE {}: {why}", path.display())]
+    SubjectFile {
+        /// The file.
+        path: PathBuf,
+        /// Why it cannot be used.
+        why: String,
+    },
     /// Upstream refuses us for good.
     #[error("{0}")]
     Upstream(Failure),
@@ -70,9 +88,21 @@ pub struct Upstream {
     pub login: Arc<dyn Login>,
     /// Everything else.
     pub source: Arc<dyn Source>,
+    /// The platform that runs are started by, where it can be asked.
+    pub workflow: Option<Arc<dyn Workflow>>,
+    /// Who checks subjects, where any are trusted.
+    pub issuers: Option<Arc<dyn Issuers>>,
+    /// The ECS task that the process runs in.
+    pub task: Option<EcsTask>,
 }
 
 impl Upstream {
+    /// An upstream without a platform, and without anybody who would vouch for a subject.
+    #[must_use]
+    pub fn new(login: Arc<dyn Login>, source: Arc<dyn Source>) -> Self {
+        Self { login, source, workflow: None, issuers: None, task: None }
+    }
+
     /// Vault or OpenBao, by AWS IAM.
     ///
     /// # Errors
@@ -106,7 +136,7 @@ impl Upstream {
                 server_id: aws.server_id.clone(),
             },
         );
-        Ok(Self { login: Arc::new(login), source: Arc::new(VaultSource::new(client)) })
+        Ok(Self::new(Arc::new(login), Arc::new(VaultSource::new(client))))
     }
 }
 
@@ -138,14 +168,11 @@ impl App {
             source: std::io::Error::other(source),
         };
         let boot = Boot::new().map_err(random)?;
-        let run = Run {
-            id: Run::new_id().map_err(random)?,
-            kind: if run.execution_arn.is_some() { Kind::State } else { Kind::Process },
-            execution_arn: run.execution_arn,
-            state: run.state_name,
-            parent_execution_arn: run.parent_execution_arn,
+        let request = Request {
+            facts: run.facts,
             deadline: run.deadline,
-            tags: run.tags,
+            subject_token: run.subject_file.as_deref().map(subject_token).transpose()?,
+            task_token: run.task_token,
         };
         let sink = match &config.audit {
             AuditSink::File(path) => audit::Config::File(path.clone()),
@@ -185,9 +212,23 @@ impl App {
             boot: boot.clone(),
             clock: clock.clone(),
             supervisor: supervisor.clone(),
-            run,
-            token_role: config.run.token_role.clone(),
-            token_ttl: config.run.ttl,
+            workflow: upstream.workflow,
+            issuers: upstream.issuers,
+            own: Own {
+                request,
+                task: upstream.task,
+                token_role: config.run.token_role.clone(),
+                token_ttl: config.run.ttl,
+                verification: config.run.verification,
+            },
+            rules: Rules::new(config.run.rules.clone()),
+            max_runs: config.run.max_runs,
+            watching: Watching {
+                heartbeat: config.workflow.heartbeat,
+                poll: config.workflow.poll,
+                rate: config.workflow.rate(),
+            },
+            subject_expiry: SubjectExpiry::Cap,
             limits: Limits {
                 max_leases: config.cache.max_leases,
                 kv_fresh: config.cache.kv_fresh,
@@ -195,13 +236,10 @@ impl App {
                 kv_bytes: config.cache.kv_bytes,
             },
         });
-        let runs = runs.map_err(|error| AppError::System {
-            what: "the run cannot be written as JSON",
-            source: std::io::Error::other(error),
-        })?;
+        let runs = runs.await?;
         for path in &config.prefetch {
             let key = ReadKey { path: path.as_str().into(), query: "".into(), list: false };
-            if let Err(full) = runs.leases.entry(&key, true) {
+            if let Err(full) = runs.own_work().leases.entry(&key, true) {
                 tracing::error!(%path, limit = full.limit, "not prefetched: more prefetches than cache.max_leases");
             }
         }
@@ -224,8 +262,6 @@ impl App {
             supervisor.spawn("tcp door", Arc::clone(&doors).serve_tcp(listener));
         }
         supervisor.spawn("heartbeat", heartbeat(Arc::clone(&broker), clock));
-        let run = Arc::clone(&broker);
-        supervisor.spawn("deadline", async move { run.runs().deadline().await });
         Ok(Self {
             broker,
             doors,
@@ -312,8 +348,8 @@ impl App {
 
     fn announce(&self) {
         let runs = self.broker.runs();
-        let leases = match &runs.token {
-            Some((role, _)) => format!("a run token of role {role}"),
+        let leases = match &runs.own_work().token {
+            Some((grant, _)) => format!("a run token of role {}", grant.role),
             None => {
                 "the login token itself: set run.token_role, so that the login needs no access to secrets"
                     .to_owned()
@@ -321,7 +357,7 @@ impl App {
         };
         tracing::info!(
             login = runs.method,
-            run = %runs.run.id,
+            run = %runs.own().run.id,
             socket = self.socket.as_ref().map(|path| path.display().to_string()),
             tcp = self.tcp.map(|address| address.to_string()),
             "serving; leases hang off {leases}"
@@ -351,6 +387,23 @@ impl App {
     }
 }
 
+/// What the file holds.
+fn subject_token(path: &Path) -> Result<Credential, AppError> {
+    /// An OIDC token with many groups has a few kilobytes.
+    const LARGEST: u64 = 16 * 1024;
+    let refused = |why: String| AppError::SubjectFile { path: path.to_owned(), why };
+    let file = std::fs::File::open(path).map_err(|error| refused(error.to_string()))?;
+    let mut text = Zeroizing::new(String::new());
+    file.take(LARGEST + 1).read_to_string(&mut text).map_err(|error| refused(error.to_string()))?;
+    if text.len() as u64 > LARGEST {
+        return Err(refused(format!("it is larger than {LARGEST} bytes: no token is")));
+    }
+    match text.trim() {
+        "" => Err(refused("it is empty".to_owned())),
+        token => Ok(Credential::new(token.to_owned())),
+    }
+}
+
 fn allowed(config: &Config) -> Vec<Allow> {
     match config.listen.unix.as_ref().map(|unix| &unix.allow) {
         Some(config::Allow::Listed(peers)) => {
@@ -376,7 +429,7 @@ async fn heartbeat(broker: Arc<Broker>, clock: Clock) {
         }
         beats = beats.wrapping_add(1);
         if beats.is_multiple_of(SWEEP_EVERY) {
-            broker.runs().leases.sweep();
+            broker.runs().sweep();
         }
     }
 }

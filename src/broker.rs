@@ -6,10 +6,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::audit::{Audit, AuditError, Composed, Entry, Event, Fragment, Lead, Peer, Receipt, Source};
+use crate::audit::{Audit, AuditError, Composed, Entry, Event, Fragment, Peer, Receipt, Source};
 use crate::caller::Caller;
 use crate::causes::causes;
-use crate::clock::{Clock, Moment};
+use crate::clock::{Clock, Moment, Until};
 use crate::lease::failure::Failure;
 use crate::lease::keeper::{Refusal, Taken};
 use crate::lease::upstream::{ReadKey, Token};
@@ -20,8 +20,11 @@ use crate::run::Boot;
 use crate::runs::Runs;
 use crate::runs::leases::{Full, Granted};
 
+mod registration;
 mod status;
 
+pub use crate::runs::{Active, Cause, Found, Refusal as RunRefusal, Registrant};
+pub use registration::{RunView, Visitor};
 pub use status::{Readiness, Status};
 
 /// What a door asks for.
@@ -95,7 +98,12 @@ pub enum Denied {
     /// The hard limit on leases is reached.
     Full(Full),
     /// The run is over.
-    Over,
+    Over {
+        /// Its id.
+        run: Arc<str>,
+        /// Why.
+        cause: Cause,
+    },
     /// It took too long.
     TimedOut {
         /// What the lease was doing.
@@ -124,7 +132,9 @@ impl fmt::Display for Denied {
             Self::Full(full) => {
                 write!(f, "all {} leases are in use; nothing was minted; see cache.max_leases", full.limit)
             }
-            Self::Over => f.write_str("the run is over, or past its deadline: its credentials are revoked"),
+            Self::Over { run, cause } => {
+                write!(f, "the run {run} is over: {cause}; its credentials are revoked")
+            }
             Self::TimedOut { phase, waited } => {
                 write!(f, "nothing came within {} (the lease's state: {phase}); try again", time(waited))
             }
@@ -137,22 +147,20 @@ impl fmt::Display for Denied {
 
 /// The broker. Shared by all doors.
 pub struct Broker {
-    runs: Runs,
+    runs: Arc<Runs>,
     admission: Admission,
     audit: Audit,
     boot: Boot,
     clock: Clock,
     metrics: Metrics,
     patience: Duration,
-    /// How the lines of granted reads and lists begin.
-    leads: [Option<Lead>; 2],
 }
 
 impl Broker {
     /// Puts the parts together; `patience` is how long a reader waits at most.
     #[must_use]
     pub fn new(
-        runs: Runs,
+        runs: Arc<Runs>,
         admission: Admission,
         audit: Audit,
         boot: Boot,
@@ -161,21 +169,31 @@ impl Broker {
         patience: Duration,
     ) -> Self {
         audit.bound(patience);
-        let lead = |event| Entry::granted(event).run(&runs.stamp).lead().ok();
-        let leads = [lead(Event::Read), lead(Event::List)];
-        Self { runs, admission, audit, boot, clock, metrics, patience, leads }
+        Self { runs, admission, audit, boot, clock, metrics, patience }
     }
 
     /// The runs that it serves.
     #[must_use]
-    pub fn runs(&self) -> &Runs {
+    pub fn runs(&self) -> &Arc<Runs> {
         &self.runs
+    }
+
+    /// Now.
+    #[must_use]
+    pub fn now(&self) -> Moment {
+        self.clock.now()
     }
 
     /// What is left of a token, now.
     #[must_use]
     pub fn left_of(&self, held: &Held<Arc<Token>>) -> Duration {
         held.left(self.clock.now())
+    }
+
+    /// What is left until then, in whole seconds; 0 without an end.
+    #[must_use]
+    pub fn left(&self, until: Option<Until>) -> u64 {
+        until.map_or(0, |until| until.left(self.clock.now()).as_secs())
     }
 
     /// What is counted.
@@ -202,59 +220,71 @@ impl Broker {
     pub fn refuse(&self, caller: &Caller, door: &str, policy: &str, reason: &str) {
         self.metrics.denied.inc();
         let peer = peer(caller);
-        let entry = Entry::denied(Event::Request, reason).run(&self.runs.stamp).caller(&peer);
+        let entry = Entry::denied(Event::Request, reason).run(&self.runs.own().stamp).caller(&peer);
         self.audit.note(&entry.door(door).policy(policy));
     }
 
-    /// Reads a secret for a caller that was admitted.
+    /// Reads a secret for a caller that was admitted, on behalf of a run.
     ///
     /// # Errors
     /// [`Denied`]: nothing may be disclosed. The refusal is on record too.
-    pub async fn read(&self, asker: &Asker, request: &ReadRequest) -> Result<Disclosed, Denied> {
-        let result = self.try_read(asker, request).await;
+    pub async fn read(
+        &self,
+        asker: &Asker,
+        run: &Arc<Active>,
+        request: &ReadRequest,
+    ) -> Result<Disclosed, Denied> {
+        let result = self.try_read(asker, run, request).await;
         if let Err(denied) = &result {
-            self.note_denied(asker, request, denied);
+            self.note_denied(asker, run, request, denied);
         }
         result
     }
 
-    async fn try_read(&self, asker: &Asker, request: &ReadRequest) -> Result<Disclosed, Denied> {
+    async fn try_read(
+        &self,
+        asker: &Asker,
+        run: &Arc<Active>,
+        request: &ReadRequest,
+    ) -> Result<Disclosed, Denied> {
         let policy = match policy::readable(&request.key.path) {
             Decision::Allow(policy) => policy,
             Decision::Deny { reason, .. } => return Err(Denied::Policy(reason)),
         };
-        if self.runs.is_over_now() {
-            return Err(Denied::Over);
-        }
+        self.goes_on(run)?;
+        let work = self.runs.work(run);
         // An entry may end between being looked up and being read: its lease lapsed, or the cache let go of it.
         let mut again = true;
         let (entry, taken) = loop {
-            let entry = self.runs.leases.entry(&request.key, false).map_err(Denied::Full)?;
+            let entry = work.leases.entry(&request.key, false).map_err(Denied::Full)?;
             let taken = match entry.keeper.peek(request.min_left) {
                 Some(taken) => Ok(taken),
                 None => entry.keeper.get(request.min_left, self.patience).await,
             };
             match taken {
                 Ok(taken) => break (entry, taken),
-                Err(Refusal::Over) if again && !self.runs.is_over_now() => {
-                    self.runs.leases.forget(&entry);
-                    again = false;
+                Err(refusal) => {
+                    self.goes_on(run)?;
+                    match refusal {
+                        Refusal::Over if again => {
+                            work.leases.forget(&entry);
+                            again = false;
+                        }
+                        refusal => return Err(self.denied(run, request, refusal)),
+                    }
                 }
-                Err(refusal) => return Err(self.denied(request, refusal)),
             }
         };
         if taken.freshness == Freshness::Vault {
-            self.runs.leases.settle(&entry, &taken.held);
+            work.leases.settle(&entry, &taken.held);
         }
         let ends = taken.held.ends();
-        let recorded = self.record(asker, request, &taken, ends, policy).await;
+        let recorded = self.record(asker, run, request, &taken, ends, policy).await;
         let held = taken.held;
         let receipt = recorded.map_err(|error| Denied::Unaudited(causes(&error)))?;
         // Writing the line may have taken a while.
         let now = self.clock.now();
-        if self.runs.is_over(now) {
-            return Err(Denied::Over);
-        }
+        self.goes_on(run)?;
         if !held.is_static && held.left(now).is_zero() {
             return Err(Denied::TimedOut {
                 phase: "expired while its audit line was written",
@@ -264,13 +294,12 @@ impl Broker {
         entry.count_read();
         self.metrics.granted(taken.freshness);
         let left = (!held.is_static).then(|| held.left(now));
-        let deadline = self.runs.run.deadline.map(|deadline| deadline.left(now));
         // What the run's token outlives by nothing ends with it, whatever upstream says of the lease itself.
         let fixed = held.bound.is_some_and(|bound| bound.left(now) <= held.own.left(now))
-            && !self.runs.parent().view().held.as_ref().is_some_and(|token| token.extendable());
+            && !work.parent.view().held.as_ref().is_some_and(|token| token.extendable());
         let short = !held.is_static
             && !held.extendable()
-            && deadline.is_some_and(|deadline| held.own.left(now) < deadline);
+            && run.deadline().is_some_and(|deadline| held.own.left(now) < deadline.left(now));
         Ok(Disclosed {
             left,
             ends,
@@ -283,10 +312,22 @@ impl Broker {
         })
     }
 
+    /// A run that is over gets nothing any more.
+    ///
+    /// # Errors
+    /// [`Denied::Over`].
+    pub fn goes_on(&self, run: &Active) -> Result<(), Denied> {
+        match run.over(|| self.clock.now()) {
+            None => Ok(()),
+            Some(cause) => Err(Denied::Over { run: Arc::clone(&run.run.id), cause }),
+        }
+    }
+
     /// Puts a disclosure on record that is about to happen.
     async fn record(
         &self,
         asker: &Asker,
+        run: &Active,
         request: &ReadRequest,
         taken: &Taken<Arc<Granted>>,
         ends: Moment,
@@ -313,33 +354,35 @@ impl Broker {
         };
         // What is read once need not be kept as it is shown.
         if source != Source::Vault
-            && let (Some(lead), Some(caller)) = (&self.leads[usize::from(list)], &asker.line)
+            && let (Some(lead), Some(caller)) = (run.lead(list), &asker.line)
             && let Some(shown) = granted.shown(ends, || line.fragment().ok())
         {
             let composed = Composed { at: taken.at, lead, asker: caller, grant: &shown.line, source };
             return self.audit.record_composed(&composed).await;
         }
-        let line = line.at(taken.at).run(&self.runs.stamp).caller(&asker.peer).door(asker.door);
+        let line = line.at(taken.at).run(&run.stamp).caller(&asker.peer).door(asker.door);
         self.audit.record(&line.source(source)).await
     }
 
-    fn denied(&self, request: &ReadRequest, refusal: Refusal) -> Denied {
-        if self.runs.is_ending(self.clock.now()) {
-            return Denied::Over;
+    fn denied(&self, run: &Active, request: &ReadRequest, refusal: Refusal) -> Denied {
+        let over = |cause| Denied::Over { run: Arc::clone(&run.run.id), cause };
+        if self.runs.is_ending(run) {
+            return over(Cause::Deadline);
         }
         match refusal {
             Refusal::Failed { failure, retry_in } => Denied::Upstream { failure, retry_in },
             Refusal::TooLong { reach } => Denied::TooLong { asked: request.min_left, reach },
-            Refusal::Over => Denied::Over,
+            // The leases of a run end with it alone, or when the broker stops.
+            Refusal::Over => over(Cause::Shutdown),
             Refusal::TimedOut { phase } => Denied::TimedOut { phase, waited: self.patience },
         }
     }
 
-    fn note_denied(&self, asker: &Asker, request: &ReadRequest, denied: &Denied) {
+    fn note_denied(&self, asker: &Asker, run: &Active, request: &ReadRequest, denied: &Denied) {
         let event = if request.key.list { Event::List } else { Event::Read };
         let (path, text) = (shown(&request.key), denied.to_string());
         let entry = match denied {
-            Denied::Policy(_) | Denied::Over | Denied::Full(_) | Denied::TooLong { .. } => {
+            Denied::Policy(_) | Denied::Over { .. } | Denied::Full(_) | Denied::TooLong { .. } => {
                 Entry::denied(event, &text)
             }
             Denied::Upstream { failure, .. } => Entry::failed(event, failure),
@@ -355,7 +398,7 @@ impl Broker {
             _ => self.metrics.denied.inc(),
         };
         let entry = if matches!(denied, Denied::Policy(_)) { entry.policy("paths") } else { entry };
-        self.audit.note(&entry.run(&self.runs.stamp).caller(&asker.peer).door(asker.door).path(&path));
+        self.audit.note(&entry.run(&run.stamp).caller(&asker.peer).door(asker.door).path(&path));
     }
 }
 

@@ -18,7 +18,9 @@ use crate::audit::{self, Event, Line, Outcome};
 use crate::clock::{Clock, Until};
 use crate::config::{self, Config, RunEnv, SecretPath};
 use crate::lease::failure::Class;
+use crate::policy::rules::Verification;
 use crate::run::hex;
+use crate::run::request::Facts;
 use crate::source::dev::{DatabaseRole, DevConfig, DevVault, Logged, Operation, TokenInfo, TokenRole};
 
 mod reader;
@@ -153,12 +155,10 @@ impl Show<'_> {
     async fn start(&mut self, state: &str, deadline: Option<Duration>) -> Result<App, DemoError> {
         let run = RunEnv {
             deadline: deadline.map(|deadline| Until::new(self.clock.now(), deadline)),
-            execution_arn: Some(EXECUTION.to_owned()),
-            state_name: Some(state.to_owned()),
+            facts: Facts { execution: EXECUTION.parse().ok(), state: Some(state.into()), ..Facts::default() },
             ..RunEnv::default()
         };
-        let upstream =
-            Upstream { login: Arc::new(self.upstream.clone()), source: Arc::new(self.upstream.clone()) };
+        let upstream = Upstream::new(Arc::new(self.upstream.clone()), Arc::new(self.upstream.clone()));
         let socket = self.socket(state);
         let config = config(&socket, &self.dir.log());
         let mut app = App::start(&config, run, upstream, self.clock.clone()).await?;
@@ -554,7 +554,15 @@ fn config(socket: &Path, log: &Path) -> Config {
             region: None,
             fips: false,
         }),
-        run: config::Run { token_role: Some("run".to_owned()), ttl: second * 60, journal: None },
+        run: config::Run {
+            token_role: Some("run".to_owned()),
+            ttl: second * 60,
+            journal: None,
+            verification: Verification::Off,
+            max_runs: 100,
+            rules: Vec::new(),
+        },
+        workflow: config::Workflow::default(),
         listen: config::Listen {
             unix: Some(config::UnixListen {
                 path: socket.to_owned(),

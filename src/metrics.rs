@@ -25,6 +25,8 @@ pub struct Metrics {
     pub unaudited: Counter,
     /// Leases and values held.
     pub leases: Gauge,
+    /// Runs that are open or closing, the process's own among them.
+    pub runs: Gauge,
     /// Seconds left of the login token.
     pub login_left: Gauge,
     /// Seconds left of the run token.
@@ -60,6 +62,7 @@ impl Default for Metrics {
             failed: of(&refusals, "reason", "upstream"),
             unaudited: of(&refusals, "reason", "unaudited"),
             leases: gauge(&mut registry, "leases", "Leases and values held"),
+            runs: gauge(&mut registry, "runs", "Runs that are open or closing"),
             login_left: seconds(&mut registry, "login_left", "What is left of the login token"),
             run_left: seconds(&mut registry, "run_left", "What is left of the run token"),
             ready: gauge(

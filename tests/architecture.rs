@@ -13,12 +13,12 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("metrics", &["lease", "audit"]),
     ("runs", &["lease", "run", "supervise", "policy", "audit"]),
     ("broker", &["lease", "run", "supervise", "policy", "audit", "metrics", "runs"]),
-    ("door", &["lease", "supervise", "broker"]),
+    ("door", &["lease", "run", "supervise", "broker"]),
     // Adapters implement what the inner modules own, and name nothing else.
     ("vault", &["lease"]),
     ("identity", &["lease", "vault"]),
     ("source", &["lease", "vault"]),
-    ("config", &[]),
+    ("config", &["lease", "run", "policy"]),
     (
         "app",
         &[
@@ -37,7 +37,22 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "config",
         ],
     ),
-    ("demo", &["app", "audit", "broker", "config", "door", "lease", "run", "runs", "source", "supervise"]),
+    (
+        "demo",
+        &[
+            "app",
+            "audit",
+            "broker",
+            "config",
+            "door",
+            "lease",
+            "policy",
+            "run",
+            "runs",
+            "source",
+            "supervise",
+        ],
+    ),
     ("cli", &["app", "audit", "config", "demo"]),
     ("main", &["cli"]),
 ];

@@ -70,7 +70,7 @@ fn the_task_definition_gives_the_broker_a_good_environment() {
         ));
     }
     let loaded = check("deploy/ecs", None, &variables);
-    assert!(loaded.run.deadline.is_some() && loaded.run.execution_arn.is_some());
+    assert!(loaded.run.deadline.is_some() && loaded.run.facts.execution.is_some());
     let stop = broker["stopTimeout"].as_u64().expect("seconds");
     assert!(loaded.config.shutdown.grace.as_secs() < stop, "the grace must end before ECS kills");
 }

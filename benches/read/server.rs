@@ -44,7 +44,7 @@ pub(crate) fn broker(dir: &Path) -> Result<(), Failed> {
     tracing_subscriber::registry().with(lines.with_filter(filter)).try_init()?;
     runtime()?.block_on(async {
         let upstream = Arc::new(Instant(clock.clone()));
-        let upstream = Upstream { login: Arc::clone(&upstream) as _, source: upstream };
+        let upstream = Upstream::new(Arc::clone(&upstream) as _, upstream);
         let app = App::start(&loaded.config, loaded.run, upstream, clock).await?;
         ready(app.tcp().map_or(0, |address| address.port()))?;
         Ok(app.serve().await?)

@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 use super::chain::Head;
 use crate::clock::{Moment, Timestamp};
 use crate::lease::failure::{Class, Failure};
+use crate::run;
 
 /// A closed set of words: the enum, its spelling on the wire, and the list of all of them.
 macro_rules! words {
@@ -54,11 +55,15 @@ words! {
         LoginRenew = "login.renew",
         /// The login token was revoked or given up.
         LoginEnd = "login.end",
-        /// A run began: its token was made.
+        /// A run was registered: from now on its handle is good.
+        RunRegister = "run.register",
+        /// A run's token was made.
         RunStart = "run.start",
         /// A run's deadline was moved.
         RunExtend = "run.extend",
-        /// A run ended: its token is to be revoked.
+        /// A run was looked at.
+        RunInspect = "run.inspect",
+        /// A run ended, or is to end: its token is to be revoked.
         RunEnd = "run.end",
         /// A request that was refused before it was known what it asked for.
         Request = "request",
@@ -141,16 +146,6 @@ words! {
     }
 }
 
-words! {
-    /// How far a subject can be believed.
-    Assurance {
-        /// Checked by us: an OIDC token with a good signature.
-        Verified = "verified",
-        /// Somebody said so.
-        Asserted = "asserted",
-    }
-}
-
 /// The local process that asked, as far as it is known.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -188,8 +183,16 @@ impl Peer {
 pub struct Subject {
     /// The subject's name at its issuer.
     pub id: String,
-    /// How far that can be believed.
-    pub assurance: Assurance,
+    /// `person`, `service`, `agent` or `scheduler`.
+    pub kind: String,
+    /// Who vouches for it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub issuer: Option<String>,
+    /// How far it can be believed: `verified` (checked by us), or `asserted` (somebody said so).
+    pub assurance: String,
+    /// Its groups.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub groups: Vec<String>,
 }
 
 /// A run, as lines name it.
@@ -198,7 +201,7 @@ pub struct Subject {
 pub struct Run {
     /// Its id.
     pub id: String,
-    /// What it is: a Step Functions state, a Lambda invocation, an ECS task, a process.
+    /// What it is: `process`, `task` (of ECS), `state` (of a Step Functions execution), `api` (what else was registered).
     pub kind: String,
     /// The execution it belongs to.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -206,15 +209,53 @@ pub struct Run {
     /// The state of that execution.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub state: Option<String>,
-    /// The id of the run that it is part of.
+    /// Which try of that state, from 0.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub attempt: Option<u32>,
+    /// How far the platform confirms that: `verified`, `exists`, `unverifiable` or `asserted`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub standing: Option<String>,
+    /// The executions that started that one: the nearest first, the root last.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub parents: Vec<String>,
+    /// The id of the run that registered it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub parent: Option<String>,
+    /// The ECS task that it runs in.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub task_arn: Option<String>,
     /// On whose behalf it acts.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub subject: Option<Subject>,
     /// What it was labelled with: a git commit, a team.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
     pub tags: BTreeMap<String, String>,
+}
+
+impl Run {
+    /// What lines say of a run.
+    #[must_use]
+    pub fn of(run: &run::Run) -> Self {
+        Self {
+            id: run.id.to_string(),
+            kind: run.kind.word().to_owned(),
+            execution_arn: run.execution.as_ref().map(ToString::to_string),
+            state: run.state.as_deref().map(str::to_owned),
+            attempt: run.attempt,
+            standing: run.execution.as_ref().map(|_| run.standing.word().to_owned()),
+            parents: run.parents.iter().map(ToString::to_string).collect(),
+            parent: run.parent.as_deref().map(str::to_owned),
+            task_arn: run.task.as_ref().map(|task| task.arn.clone()),
+            subject: run.subject.as_deref().map(|subject| Subject {
+                id: subject.id.clone(),
+                kind: subject.kind.word().to_owned(),
+                issuer: subject.issuer.clone(),
+                assurance: subject.assurance.word().to_owned(),
+                groups: subject.groups.clone(),
+            }),
+            tags: run.tags.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect(),
+        }
+    }
 }
 
 /// A run in the bytes of a line.

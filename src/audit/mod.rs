@@ -52,8 +52,7 @@ mod writer;
 
 pub use chain::{Hash, Head};
 pub use entry::{
-    Assurance, Composed, Entry, Event, Fragment, Lead, Outcome, Peer, Recovered, Run, RunStamp, Source,
-    Subject, Via,
+    Composed, Entry, Event, Fragment, Lead, Outcome, Peer, Recovered, Run, RunStamp, Source, Subject, Via,
 };
 pub use line::{Line, VERSION, schema};
 pub use memory::Memory;

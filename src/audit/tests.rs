@@ -80,7 +80,17 @@ async fn a_full_line_is_of_the_documented_schema() {
         execution_arn: Some("arn:aws:states:eu-west-1:1:execution:m:e".into()),
         state: Some("Load".into()),
         parent: Some("r0".into()),
-        subject: Some(Subject { id: "alice".into(), assurance: Assurance::Verified }),
+        subject: Some(Subject {
+            id: "alice".into(),
+            kind: "person".into(),
+            issuer: Some("https://id.example".into()),
+            assurance: "verified".into(),
+            groups: vec!["admins".into()],
+        }),
+        attempt: Some(1),
+        standing: Some("verified".into()),
+        parents: vec!["arn:aws:states:eu-west-1:1:execution:m:root".into()],
+        task_arn: Some("arn:aws:ecs:eu-west-1:1:task/c/t".into()),
         tags: [("commit".into(), "abc".into())].into(),
     };
     let stamp = RunStamp::new(&run).unwrap();

@@ -1,12 +1,16 @@
 //! What the broker tells about itself: readiness, the state of everything, the metrics. Never a value.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use serde::Serialize;
 
-use super::Broker;
+use super::{Broker, RunView};
 use crate::clock::Moment;
 use crate::lease::keeper::TokenKeeper;
+
+/// More runs than that are counted and not shown.
+const MOST_SHOWN: usize = 1000;
 
 impl Broker {
     /// Whether everything is there: the login, the run's token, every prefetched secret.
@@ -26,10 +30,11 @@ impl Broker {
         if let Some(why) = lacks(&self.runs.login) {
             missing.push(format!("login: {why}"));
         }
-        if let Some(why) = self.runs.token.as_ref().and_then(|(_, token)| lacks(token)) {
+        let own = self.runs.own_work();
+        if let Some(why) = own.token.as_ref().and_then(|(_, token)| lacks(token)) {
             missing.push(format!("run token: {why}"));
         }
-        for entry in self.runs.leases.all().iter().filter(|entry| entry.prefetched) {
+        for entry in own.leases.all().iter().filter(|entry| entry.prefetched) {
             let view = entry.keeper.view();
             if view.held.as_ref().is_none_or(|held| held.gone_in(now).is_zero()) {
                 let why = view
@@ -49,7 +54,8 @@ impl Broker {
     #[must_use]
     pub fn status(&self) -> Status {
         let now = self.clock.now();
-        let run = &self.runs.run;
+        let own = self.runs.own();
+        let work = self.runs.own_work();
         let head = self.audit.head();
         Status {
             version: env!("CARGO_PKG_VERSION"),
@@ -60,13 +66,9 @@ impl Broker {
                 token: TokenStatus::of(&self.runs.login, now),
             },
             run: RunStatus {
-                id: run.id.to_string(),
-                kind: run.kind.word(),
-                execution_arn: run.execution_arn.clone(),
-                state_name: run.state.clone(),
-                deadline: run.deadline.map(|deadline| deadline.end().rfc3339()),
-                token: self.runs.token.as_ref().map(|(role, token)| RunTokenStatus {
-                    role: role.clone(),
+                about: RunView::of(own),
+                token: work.token.as_ref().map(|(grant, token)| RunTokenStatus {
+                    role: grant.role.to_string(),
                     policies: token
                         .view()
                         .held
@@ -76,8 +78,17 @@ impl Broker {
                     token: TokenStatus::of(token, now),
                 }),
             },
+            runs: self
+                .runs
+                .all()
+                .iter()
+                .filter(|active| !Arc::ptr_eq(active, own))
+                .take(MOST_SHOWN)
+                .map(RunView::of)
+                .collect(),
+            runs_open: self.runs.count(),
             audit: AuditStatus { healthy: self.audit.healthy(), seq: head.seq, head: head.hash.to_string() },
-            leases: self.runs.leases.all().iter().map(|entry| LeaseStatus::of(entry, now)).collect(),
+            leases: work.leases.all().iter().map(|entry| LeaseStatus::of(entry, now)).collect(),
         }
     }
 
@@ -88,8 +99,10 @@ impl Broker {
         let left =
             |keeper: &TokenKeeper| keeper.view().held.as_ref().map_or(0, |held| held.left(now).as_secs());
         self.metrics.login_left.set(left(&self.runs.login).cast_signed());
-        self.metrics.run_left.set(self.runs.token.as_ref().map_or(0, |(_, token)| left(token)).cast_signed());
-        self.metrics.leases.set(i64::try_from(self.runs.leases.all().len()).unwrap_or(i64::MAX));
+        let own = self.runs.own_work();
+        self.metrics.run_left.set(own.token.as_ref().map_or(0, |(_, token)| left(token)).cast_signed());
+        self.metrics.leases.set(i64::try_from(self.runs.held()).unwrap_or(i64::MAX));
+        self.metrics.runs.set(i64::try_from(self.runs.count()).unwrap_or(i64::MAX));
         self.metrics.ready.set(i64::from(self.ready().ready));
         self.metrics.text(self.audit.counters())
     }
@@ -111,7 +124,11 @@ pub struct Status {
     boot: String,
     ready: bool,
     login: LoginStatus,
+    /// The process's own run.
     run: RunStatus,
+    /// The others, as many as are shown.
+    runs: Vec<RunView>,
+    runs_open: usize,
     audit: AuditStatus,
     leases: Vec<LeaseStatus>,
 }
@@ -133,11 +150,8 @@ struct LoginStatus {
 
 #[derive(Debug, Serialize)]
 struct RunStatus {
-    id: String,
-    kind: &'static str,
-    execution_arn: Option<String>,
-    state_name: Option<String>,
-    deadline: Option<String>,
+    #[serde(flatten)]
+    about: RunView,
     token: Option<RunTokenStatus>,
 }
 

@@ -127,7 +127,7 @@ struct Run {
     id: String,
     kind: String,
     execution_arn: Option<String>,
-    state_name: Option<String>,
+    state: Option<String>,
     deadline: Option<String>,
     token: Option<Token>,
 }
@@ -243,7 +243,7 @@ fn head(status: &Status) -> Vec<Vec<Cell>> {
 fn run_line(run: &Run, screen: Screen) -> String {
     let mut about = vec![format!("{} {}", run.kind, run.id)];
     about.extend(run.execution_arn.as_ref().map(|arn| format!("execution {arn}")));
-    about.extend(run.state_name.as_ref().map(|name| format!("state {name}")));
+    about.extend(run.state.as_ref().map(|name| format!("state {name}")));
     about.push(run.deadline.as_ref().map_or_else(|| "no deadline".to_owned(), |at| format!("deadline {at}")));
     format!("{}    {}\n", screen.paint("run", Paint::Dim), printable(&about.join(", ")))
 }
@@ -263,7 +263,7 @@ mod tests {
 
     const FULL: &str = r#"{"version":"0.1.0","boot":"b1","ready":true,
         "login":{"method":"aws role orders at auth/aws","state":"held","left_seconds":1234,"expires":"…","trouble":null},
-        "run":{"id":"r1","kind":"process","execution_arn":"arn:aws:states:eu-west-1:1:execution:o:1","state_name":"Charge",
+        "run":{"id":"r1","kind":"process","execution_arn":"arn:aws:states:eu-west-1:1:execution:o:1","state":"Charge",
             "deadline":"2026-01-01T00:10:00.000Z","token":{"role":"run","state":"held","left_seconds":20,"expires":"…",
             "policies":["orders"],"trouble":"Vault is sealed"}},
         "audit":{"healthy":true,"seq":123,"head":"0123456789abcdef0123"},
@@ -275,7 +275,7 @@ mod tests {
 
     const LEAST: &str = r#"{"version":"0.1.0","boot":"b1","ready":false,
         "login":{"method":"aws role orders at auth/aws","state":"minting","left_seconds":null,"expires":null,"trouble":null},
-        "run":{"id":"r1","kind":"process","execution_arn":null,"state_name":null,"deadline":null,"token":null},
+        "run":{"id":"r1","kind":"process","execution_arn":null,"state":null,"deadline":null,"token":null},
         "audit":{"healthy":false,"seq":0,"head":""},"leases":[]}"#;
 
     #[test]

@@ -1,137 +1,113 @@
 //! The run that the process is started for, as its environment tells it.
 
-use std::collections::BTreeMap;
-use std::time::{Duration, UNIX_EPOCH};
+use std::path::PathBuf;
 
 use super::environment::{Environment, TAG, problem};
 use super::problem::Problem;
 use crate::clock::{Moment, Until};
-
-/// The longest `TENURE_TIMEOUT_SECONDS`: that of a Step Functions state (`TimeoutSeconds`, Amazon States Language).
-const LONGEST: f64 = 99_999_999.0;
-
-/// The longest text, in characters.
-const LENGTH: usize = 1024;
+use crate::run::request::{self, Facts};
+use crate::run::subject::SubjectKind;
+use crate::secret::Credential;
 
 /// What the environment says of the run: asserted, not verified.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct RunEnv {
-    /// When the run must have ended: the earlier of `TENURE_DEADLINE` and `TENURE_TIMEOUT_SECONDS` from the start.
+    /// When the run must have ended: the earlier of `TENURE_DEADLINE`, and `TENURE_TIMEOUT_SECONDS` from
+    /// `TENURE_STATE_ENTERED` (or the start) on.
     pub deadline: Option<Until>,
-    /// `TENURE_EXECUTION_ARN`
-    pub execution_arn: Option<String>,
-    /// `TENURE_STATE_NAME`
-    pub state_name: Option<String>,
-    /// `TENURE_PARENT_EXECUTION_ARN`
-    pub parent_execution_arn: Option<String>,
-    /// `TENURE_TAG_<NAME>`, by the name in lower case.
-    pub tags: BTreeMap<String, String>,
+    /// `TENURE_EXECUTION_ARN`, `TENURE_STATE_NAME`, `TENURE_STATE_ATTEMPT`, `TENURE_PARENT_EXECUTION_ARN`,
+    /// `TENURE_ROOT_EXECUTION_ARN`, `TENURE_SUBJECT` with `TENURE_SUBJECT_KIND`, and `TENURE_TAG_<NAME>` by the name in
+    /// lower case.
+    pub facts: Facts,
+    /// `TENURE_TASK_TOKEN`
+    pub task_token: Option<Credential>,
+    /// `TENURE_SUBJECT_FILE`: holds an OIDC token, or a sealed subject.
+    pub subject_file: Option<PathBuf>,
 }
 
 impl RunEnv {
     pub(crate) fn read(environment: &Environment, now: Moment, problems: &mut Vec<Problem>) -> Self {
-        let mut said = |name: &str, value: Result<Until, String>| match value {
-            Ok(until) => Some(until),
+        let mut reader = Reader { environment, problems };
+        let deadline = reader.read("TENURE_DEADLINE", |text| request::deadline(text, now));
+        let entered = reader.read("TENURE_STATE_ENTERED", |text| {
+            request::rfc3339(text)
+                .map(|wall| Moment::new(now.mono().saturating_sub(now.wall().saturating_sub(wall)), wall))
+                .ok_or_else(|| format!("{text:?} is not a time in RFC 3339: pass $$.State.EnteredTime"))
+        });
+        let timeout = reader.read("TENURE_TIMEOUT_SECONDS", |text| {
+            let seconds = text.trim().parse().unwrap_or(f64::NAN);
+            // A clock that is ahead of ours does not make the run longer.
+            let from = entered.filter(|entered| entered.wall() <= now.wall()).unwrap_or(now);
+            let until = request::timeout(seconds, from).map_err(|why| format!("{text:?} {why}"))?;
+            match until.left(now) {
+                left if left.is_zero() => Err(format!(
+                    "the time-out of {text} s has passed: TENURE_STATE_ENTERED was {}, and it is {} now",
+                    from.rfc3339(),
+                    now.rfc3339()
+                )),
+                left => Ok(Until::new(now, left)),
+            }
+        });
+        let arn = |text: &str| text.parse().map_err(|error: crate::run::arn::ArnError| error.to_string());
+        let words = |text: &str| request::text(text);
+        let subject = reader.read("TENURE_SUBJECT", words);
+        let kind = reader.read("TENURE_SUBJECT_KIND", |text| {
+            let kind = SubjectKind::ALL.into_iter().find(|kind| kind.word() == text);
+            kind.ok_or_else(|| format!("{text:?} is none of person, service, agent, scheduler"))
+        });
+        let facts = Facts {
+            execution: reader.read("TENURE_EXECUTION_ARN", arn),
+            state: reader.read("TENURE_STATE_NAME", words),
+            attempt: reader.read("TENURE_STATE_ATTEMPT", |text| {
+                text.parse().map_err(|_| format!("{text:?} is not a whole number: pass $$.State.RetryCount"))
+            }),
+            parent: reader.read("TENURE_PARENT_EXECUTION_ARN", arn),
+            root: reader.read("TENURE_ROOT_EXECUTION_ARN", arn),
+            subject: subject.map(|subject| (subject, kind.unwrap_or_default())),
+            tags: match request::tags(environment.beginning(TAG)) {
+                Ok(tags) => tags,
+                Err((name, why)) => {
+                    problems.push(problem(&format!("{TAG}{name}"), format!("the tag {why}")));
+                    Default::default()
+                }
+            },
+        };
+        let mut reader = Reader { environment, problems };
+        Self {
+            deadline: deadline.into_iter().chain(timeout).min_by_key(|until| until.len()),
+            facts,
+            // The token itself is not quoted.
+            task_token: reader.read("TENURE_TASK_TOKEN", request::task_token),
+            subject_file: environment.var("TENURE_SUBJECT_FILE").map(PathBuf::from),
+        }
+    }
+}
+
+struct Reader<'a, 'p> {
+    environment: &'a Environment,
+    problems: &'p mut Vec<Problem>,
+}
+
+impl Reader<'_, '_> {
+    fn read<T>(&mut self, name: &str, parse: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
+        match parse(self.environment.var(name)?) {
+            Ok(value) => Some(value),
             Err(message) => {
-                problems.push(problem(name, message));
+                self.problems.push(problem(name, message));
                 None
             }
-        };
-        let deadline =
-            environment.var("TENURE_DEADLINE").and_then(|text| said("TENURE_DEADLINE", deadline(text, now)));
-        let timeout = environment
-            .var("TENURE_TIMEOUT_SECONDS")
-            .and_then(|text| said("TENURE_TIMEOUT_SECONDS", timeout(text, now)));
-        let mut words = |name: &str| {
-            let text = environment.var(name)?;
-            checked(name, text, problems)
-        };
-        let execution_arn = words("TENURE_EXECUTION_ARN");
-        let state_name = words("TENURE_STATE_NAME");
-        let parent_execution_arn = words("TENURE_PARENT_EXECUTION_ARN");
-        let mut tags = BTreeMap::new();
-        for (rest, value) in environment.beginning(TAG) {
-            let name = format!("{TAG}{rest}");
-            let tag = rest.to_lowercase();
-            if rest.is_empty() {
-                problems.push(problem(&name, "the tag has no name: TENURE_TAG_<NAME>".to_owned()));
-            } else if checked(&name, rest, problems).is_none() {
-                // Said already, of its name.
-            } else if let Some(value) = checked(&name, value, problems)
-                && tags.insert(tag.clone(), value).is_some()
-            {
-                problems.push(problem(&name, format!("the tag {tag:?} is given twice, in different case")));
-            }
-        }
-        Self {
-            deadline: match (deadline, timeout) {
-                (Some(a), Some(b)) => Some(if a.len() <= b.len() { a } else { b }),
-                (a, b) => a.or(b),
-            },
-            execution_arn,
-            state_name,
-            parent_execution_arn,
-            tags,
         }
     }
-}
-
-fn deadline(text: &str, now: Moment) -> Result<Until, String> {
-    let wall = rfc3339(text)
-        .ok_or_else(|| format!("{text:?} is not a time in RFC 3339, such as \"2026-01-01T12:00:00Z\""))?;
-    let left = wall.saturating_sub(now.wall());
-    if left.is_zero() {
-        return Err(format!("the deadline {text} has passed: it is {} now", now.rfc3339()));
-    }
-    Ok(Until::new(now, left))
-}
-
-/// Since the Unix epoch. humantime reads UTC alone; an offset is taken off first.
-fn rfc3339(text: &str) -> Option<Duration> {
-    let (local, offset) = match text.len().checked_sub(6) {
-        Some(at) if text.is_char_boundary(at) && matches!(text.as_bytes()[at], b'+' | b'-') => {
-            text.split_at(at)
-        }
-        _ => (text.strip_suffix(['Z', 'z'])?, "+00:00"),
-    };
-    let time = humantime::parse_rfc3339(&format!("{local}Z")).ok()?.duration_since(UNIX_EPOCH).ok()?;
-    let (hours, minutes) = offset[1..].split_once(':')?;
-    if [hours, minutes].iter().any(|part| part.len() != 2 || !part.bytes().all(|byte| byte.is_ascii_digit()))
-    {
-        return None;
-    }
-    let (hours, minutes): (u64, u64) = (hours.parse().ok()?, minutes.parse().ok()?);
-    let shift = (hours < 24 && minutes < 60).then(|| Duration::from_secs(hours * 3600 + minutes * 60))?;
-    if offset.starts_with('+') { time.checked_sub(shift) } else { time.checked_add(shift) }
-}
-
-fn timeout(text: &str, now: Moment) -> Result<Until, String> {
-    let seconds = text.trim().parse().ok().filter(|seconds: &f64| *seconds > 0.0 && *seconds <= LONGEST);
-    let seconds = seconds
-        .ok_or_else(|| format!("{text:?} is not a number of seconds greater than 0 and at most {LONGEST}"))?;
-    // A positive number may still be less than the nanosecond that a duration can hold.
-    let length = Duration::from_secs_f64(seconds).max(Duration::from_nanos(1));
-    Ok(Until::new(now, length))
-}
-
-fn checked(name: &str, text: &str, problems: &mut Vec<Problem>) -> Option<String> {
-    let message = if text.chars().count() > LENGTH {
-        format!("longer than {LENGTH} characters")
-    } else if let Some(c) = text.chars().find(|c| c.is_control()) {
-        format!("has a control character, {c:?}")
-    } else {
-        return Some(text.to_owned());
-    };
-    problems.push(problem(name, message));
-    None
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     /// 2026-01-01T00:00:00Z.
-    const NOW: Moment = Moment::new(Duration::from_secs(5), Duration::from_secs(1_767_225_600));
+    const NOW: Moment = Moment::new(Duration::from_secs(5000), Duration::from_secs(1_767_225_600));
 
     fn read(vars: &[(&str, &str)]) -> (RunEnv, Vec<String>) {
         let mut problems = Vec::new();
@@ -149,11 +125,13 @@ mod tests {
             (&[("TENURE_TIMEOUT_SECONDS", "90")], Some(90)),
             (&[("TENURE_TIMEOUT_SECONDS", "90"), ("TENURE_DEADLINE", "2026-01-01T00:10:00Z")], Some(90)),
             (&[("TENURE_TIMEOUT_SECONDS", "900"), ("TENURE_DEADLINE", "2026-01-01T00:10:00Z")], Some(600)),
+            (&[("TENURE_TIMEOUT_SECONDS", "90"), ("TENURE_STATE_ENTERED", "2025-12-31T23:59:30Z")], Some(60)),
+            (&[("TENURE_TIMEOUT_SECONDS", "90"), ("TENURE_STATE_ENTERED", "2026-01-01T01:00:00Z")], Some(90)),
             (&[("TENURE_TIMEOUT_SECONDS", "")], None),
         ] {
             let (run, problems) = read(vars);
-            assert_eq!(run.deadline, seconds.map(|s| Until::new(NOW, Duration::from_secs(s))), "{vars:?}");
             assert_eq!(problems, [""; 0], "{vars:?}");
+            assert_eq!(run.deadline, seconds.map(|s| Until::new(NOW, Duration::from_secs(s))), "{vars:?}");
         }
     }
 
@@ -167,21 +145,30 @@ mod tests {
             ("TENURE_DEADLINE", "2026-01-01T00:10:00+99:00", "is not a time in RFC 3339"),
             ("TENURE_DEADLINE", "é+00:00", "is not a time in RFC 3339"),
             ("TENURE_DEADLINE", "2025-12-31T23:59:59Z", "has passed: it is 2026-01-01T00:00:00.000Z now"),
+            ("TENURE_STATE_ENTERED", "just now", "is not a time in RFC 3339"),
             ("TENURE_TIMEOUT_SECONDS", "0", "is not a number of seconds"),
             ("TENURE_TIMEOUT_SECONDS", "-5", "is not a number of seconds"),
             ("TENURE_TIMEOUT_SECONDS", "NaN", "is not a number of seconds"),
             ("TENURE_TIMEOUT_SECONDS", "inf", "is not a number of seconds"),
             ("TENURE_TIMEOUT_SECONDS", "5m", "is not a number of seconds"),
-            ("TENURE_EXECUTION_ARN", long.as_str(), "longer than 1024 characters"),
+            ("TENURE_EXECUTION_ARN", long.as_str(), "is not the ARN of an execution"),
+            ("TENURE_PARENT_EXECUTION_ARN", "orders", "is not the ARN of an execution"),
+            ("TENURE_STATE_NAME", long.as_str(), "longer than 1024 characters"),
             ("TENURE_STATE_NAME", "a\nb", "has a control character, '\\n'"),
+            ("TENURE_STATE_ATTEMPT", "first", "is not a whole number"),
+            ("TENURE_SUBJECT_KIND", "robot", "is none of person"),
+            ("TENURE_TASK_TOKEN", "a b", "holds what a task token does not"),
             ("TENURE_TAG_COMMIT", "a\tb", "has a control character"),
-            ("TENURE_TAG_", "x", "the tag has no name"),
+            ("TENURE_TAG_", "x", "has no name"),
         ] {
             let (_, problems) = read(&[(name, value)]);
             assert_eq!(problems.len(), 1, "{name}={value}: {problems:?}");
             assert!(problems[0].starts_with(&format!("environment {name}: ")), "{}", problems[0]);
             assert!(problems[0].contains(expected), "{}", problems[0]);
         }
+        let (_, problems) =
+            read(&[("TENURE_TIMEOUT_SECONDS", "90"), ("TENURE_STATE_ENTERED", "2025-12-31T23:00:00Z")]);
+        assert!(problems[0].contains("the time-out of 90 s has passed"), "{problems:?}");
     }
 
     #[test]
@@ -190,10 +177,13 @@ mod tests {
             ("TENURE_TAG_GIT_COMMIT", "abc"),
             ("TENURE_TAG_Team", "orders"),
             ("TENURE_STATE_NAME", "Charge the card"),
+            ("TENURE_SUBJECT", "nightly"),
+            ("TENURE_SUBJECT_KIND", "scheduler"),
         ]);
         assert_eq!(problems, [""; 0]);
-        let tags: Vec<_> = run.tags.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let tags: Vec<_> = run.facts.tags.iter().map(|(name, value)| (&**name, &**value)).collect();
         assert_eq!(tags, [("git_commit", "abc"), ("team", "orders")]);
-        assert_eq!(run.state_name.as_deref(), Some("Charge the card"));
+        assert_eq!(run.facts.state.as_deref(), Some("Charge the card"));
+        assert_eq!(run.facts.subject, Some(("nightly".into(), SubjectKind::Scheduler)));
     }
 }

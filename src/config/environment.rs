@@ -15,7 +15,14 @@ const RUN_VARIABLES: &[&str] = &[
     "TENURE_TIMEOUT_SECONDS",
     "TENURE_EXECUTION_ARN",
     "TENURE_STATE_NAME",
+    "TENURE_STATE_ENTERED",
+    "TENURE_STATE_ATTEMPT",
     "TENURE_PARENT_EXECUTION_ARN",
+    "TENURE_ROOT_EXECUTION_ARN",
+    "TENURE_TASK_TOKEN",
+    "TENURE_SUBJECT",
+    "TENURE_SUBJECT_KIND",
+    "TENURE_SUBJECT_FILE",
 ];
 
 /// What the names of variables that carry a tag begin with.

@@ -12,6 +12,7 @@ mod nearest;
 mod path;
 mod problem;
 mod raw;
+mod rules;
 mod settings;
 mod shape;
 #[cfg(test)]
@@ -24,11 +25,14 @@ use std::time::Duration;
 
 use tracing_subscriber::filter::Targets;
 
+use crate::policy::rules::{Rule, Verification};
+
 pub use context::RunEnv;
 pub use environment::{Environment, Overrides};
 pub use load::{Loaded, load, parse};
 pub use path::{PathError, SecretPath};
 pub use problem::{Origin, Problem, Problems};
+pub use rules::Workflow;
 pub use settings::Setting;
 pub use shape::schema;
 
@@ -40,8 +44,10 @@ pub struct Config {
     pub vault: Vault,
     /// How the process logs in to it.
     pub login: Login,
-    /// The process's own run.
+    /// The process's own run, and what other runs may have.
     pub run: Run,
+    /// How the platform is asked about runs.
+    pub workflow: Workflow,
     /// Where workloads reach the broker; at least one of the two.
     pub listen: Listen,
     /// Where audit lines go.
@@ -106,8 +112,8 @@ pub struct AwsLogin {
     pub fips: bool,
 }
 
-/// The run that the process itself is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The run that the process itself is, and what other runs may have.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Run {
     /// The token role that run tokens are made from; `None`: leases hang off the login token.
     pub token_role: Option<String>,
@@ -115,6 +121,12 @@ pub struct Run {
     pub ttl: Duration,
     /// The write-ahead journal of token accessors; `None`: what a crash leaves is not revoked at the next start.
     pub journal: Option<PathBuf>,
+    /// Whether the platform is asked about the process's own run.
+    pub verification: Verification,
+    /// How many runs may be registered at a time.
+    pub max_runs: usize,
+    /// What runs may have that are registered, in their order.
+    pub rules: Vec<Rule>,
 }
 
 /// Where workloads reach the broker.

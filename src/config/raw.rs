@@ -5,6 +5,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 
 use super::LogFormat;
+use super::rules::{RawRule, RawWorkflow};
+use crate::policy::rules::Verification;
 
 /// The configuration of `tenure serve`.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -13,8 +15,10 @@ use super::LogFormat;
 pub(crate) struct RawConfig {
     /// How Vault (or OpenBao) is reached.
     pub(crate) vault: RawVault,
-    /// The run that the process itself is.
+    /// The run that the process itself is, and what other runs may have.
     pub(crate) run: RawRun,
+    /// How Step Functions is asked about runs.
+    pub(crate) workflow: RawWorkflow,
     /// Where workloads reach the broker; at least one of the two.
     pub(crate) listen: RawListen,
     /// Where audit lines go; exactly one of the two.
@@ -95,6 +99,13 @@ pub(crate) struct RawRun {
     /// The write-ahead journal of token accessors, by which the next start revokes what a crash left. Default: audit.file
     /// with ".orphans" appended; none where audit lines go to stdout.
     pub(crate) journal: Option<String>,
+    /// Whether the platform is asked about the process's own run: "off", "warn", "require". Default: "off".
+    pub(crate) verification: Option<Verification>,
+    /// How many runs may be registered at a time; one more is refused (429). Default: 10000.
+    #[schemars(range(min = 1, max = 1_000_000), extend("default" = 10_000))]
+    pub(crate) max_runs: Option<u32>,
+    /// What runs may have that are registered: the first rule that matches counts, and none is a refusal.
+    pub(crate) rule: Vec<RawRule>,
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::document::Document;
 use super::problem::Origin;
 use super::{Allow, AuditSink, Config, LogFormat, Login};
+use crate::policy::rules::Verification;
 
 /// A setting, as it is in effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +40,19 @@ pub(crate) fn settings(config: &Config, document: &Document) -> Vec<Setting> {
     list.text("run.token_role", config.run.token_role.as_ref());
     list.duration("run.ttl", config.run.ttl);
     list.path("run.journal", config.run.journal.as_deref());
+    list.text("run.verification", Some(&verification(config.run.verification)));
+    list.plain("run.max_runs", &config.run.max_runs);
+    for rule in &config.run.rules {
+        list.text(&format!("{}.token_role", rule.name), Some(&rule.token_role.to_string()));
+        list.duration(&format!("{}.max_ttl", rule.name), rule.max_ttl);
+        list.text(&format!("{}.verification", rule.name), Some(&verification(rule.verification)));
+    }
+    list.duration("workflow.heartbeat", config.workflow.heartbeat);
+    if let Some(poll) = config.workflow.poll {
+        list.duration("workflow.poll", poll);
+    }
+    list.plain("workflow.account_rate", &config.workflow.account_rate);
+    list.plain("workflow.brokers", &config.workflow.brokers);
     if let Some(unix) = &config.listen.unix {
         list.path("listen.unix.path", Some(&unix.path));
         list.text("listen.unix.mode", Some(&format!("{:04o}", unix.mode)));
@@ -71,6 +85,15 @@ pub(crate) fn settings(config: &Config, document: &Document) -> Vec<Setting> {
         list.text(&format!("prefetch[{i}].path"), Some(&path.to_string()));
     }
     list.settings
+}
+
+fn verification(verification: Verification) -> String {
+    match verification {
+        Verification::Off => "off",
+        Verification::Warn => "warn",
+        Verification::Require => "require",
+    }
+    .to_owned()
 }
 
 struct List<'a> {

@@ -66,7 +66,11 @@ impl Found {
                 let names: Vec<String> = table.keys().cloned().collect();
                 for name in names {
                     let inner = join(key, &name);
-                    let keep = match (properties.get(&name), table.get_mut(&name)) {
+                    // A table whose keys are the reader's own says only what its values are.
+                    let schema = properties
+                        .get(&name)
+                        .or_else(|| schema.get("additionalProperties").filter(|any| any.is_object()));
+                    let keep = match (schema, table.get_mut(&name)) {
                         (Some(schema), Some(value)) => self.value(value, schema, &inner),
                         _ => self.unknown(key, &name, properties),
                     };

@@ -20,9 +20,9 @@ use super::{
 };
 
 const MILLISECOND: Duration = Duration::from_millis(1);
-const SECOND: Duration = Duration::from_secs(1);
-const HOUR: Duration = Duration::from_secs(3600);
-const DAY: Duration = Duration::from_secs(24 * 3600);
+pub(super) const SECOND: Duration = Duration::from_secs(1);
+pub(super) const HOUR: Duration = Duration::from_secs(3600);
+pub(super) const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// The longest path of a Unix socket, in bytes: `sun_path` holds 108 with its terminator (`unix(7)`).
 const SUN_PATH: usize = 107;
@@ -47,10 +47,22 @@ pub(crate) fn config(
     let prefetch = check.prefetch(&raw.prefetch);
     check.distinct(&listen, audit.as_ref(), &run);
     let log = Log { filter, format: raw.log.format.unwrap_or_default() };
-    Some(Config { vault: vault?, login: login?, run, listen, audit: audit?, cache, log, shutdown, prefetch })
+    let workflow = check.workflow(&raw.workflow);
+    Some(Config {
+        vault: vault?,
+        login: login?,
+        run,
+        workflow,
+        listen,
+        audit: audit?,
+        cache,
+        log,
+        shutdown,
+        prefetch,
+    })
 }
 
-struct Check<'a> {
+pub(super) struct Check<'a> {
     document: &'a Document,
     spoiled: &'a BTreeSet<String>,
     problems: &'a mut Vec<Problem>,
@@ -138,7 +150,15 @@ impl Check<'_> {
             (None, _) => None,
         };
         let role = raw.run.token_role.as_deref();
-        Run { token_role: role.and_then(|role| self.name("run.token_role", role, "/")), ttl, journal }
+        let token_role = role.and_then(|role| self.name("run.token_role", role, "/"));
+        Run {
+            rules: self.rules(&raw.run.rule, role),
+            token_role,
+            ttl,
+            journal,
+            verification: raw.run.verification.unwrap_or_default(),
+            max_runs: raw.run.max_runs.map_or(10_000, |count| count as usize),
+        }
     }
 
     fn listen(&mut self, raw: &RawListen) -> Listen {
@@ -333,7 +353,7 @@ impl Check<'_> {
         }
     }
 
-    fn refuse<T>(&mut self, key: &str, message: String) -> Option<T> {
+    pub(super) fn refuse<T>(&mut self, key: &str, message: String) -> Option<T> {
         self.problems.push(Problem { origin: self.document.origin(key), key: key.to_owned(), message });
         None
     }
@@ -374,7 +394,7 @@ impl Check<'_> {
     }
 
     /// Text that goes into a header or a path as it is: printable ASCII, none of `but`.
-    fn name(&mut self, key: &str, text: &str, but: &str) -> Option<String> {
+    pub(super) fn name(&mut self, key: &str, text: &str, but: &str) -> Option<String> {
         if text.is_empty() {
             return self.refuse(key, "is empty".to_owned());
         }
@@ -386,7 +406,7 @@ impl Check<'_> {
     }
 
     /// A name of several segments.
-    fn mountlike(&mut self, key: &str, text: &str) -> Option<String> {
+    pub(super) fn mountlike(&mut self, key: &str, text: &str) -> Option<String> {
         let name = self.name(key, text, "")?;
         if name.split('/').any(|segment| matches!(segment, "" | "." | "..")) {
             return self.refuse(key, format!("{text:?} has an empty segment, or one of dots"));
@@ -407,7 +427,7 @@ impl Check<'_> {
         }
     }
 
-    fn duration(
+    pub(super) fn duration(
         &mut self,
         key: &str,
         raw: Option<&RawDuration>,

@@ -5,6 +5,7 @@ use std::io::{self, Read as _, Write as _};
 use std::net::Ipv4Addr;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -13,6 +14,8 @@ use http::{Method, StatusCode};
 
 use super::listen::ListenError;
 use super::{Connection, Request, Response, Via, response};
+use crate::broker::{Active, Found, Registrant};
+use crate::caller::Caller;
 use crate::secret::Credential;
 
 /// A process that can prove nothing else may be alive or dead: it learns no more than that.
@@ -70,15 +73,26 @@ impl LocalToken {
     }
 }
 
-/// The answer to a request that may not be looked at.
-pub(super) fn refusal(connection: &Connection, request: &Request) -> Option<Response> {
+/// On whose behalf a request is made that may be looked at.
+#[derive(Clone, Debug)]
+pub(super) enum Who {
+    /// Everybody's: nothing is asked that needs a name.
+    Anybody,
+    /// Whoever may register runs: a peer of the Unix socket, a holder of the local token. It reads as the process's run.
+    Registrant,
+    /// The holder of a run's handle.
+    Run(Arc<Active>),
+}
+
+/// On whose behalf the request is made, or the answer to one that may not be looked at.
+pub(super) fn admit(connection: &Connection, request: &Request) -> Result<Who, Box<Response>> {
     let head = Head::of(request.headers());
     let refuse = |status, policy, reason: &str| {
         connection.doors.broker.refuse(&connection.caller, "http", policy, reason);
-        Some(response::error(status, reason))
+        Err(Box::new(response::error(status, reason)))
     };
     if let Some(reason) = connection.refused {
-        return Some(response::error(StatusCode::FORBIDDEN, reason));
+        return Err(Box::new(response::error(StatusCode::FORBIDDEN, reason)));
     }
     if request.uri().authority().is_some() || *request.method() == Method::CONNECT {
         return refuse(StatusCode::BAD_REQUEST, "http", "this is not a proxy: send the path alone");
@@ -99,28 +113,47 @@ pub(super) fn refusal(connection: &Connection, request: &Request) -> Option<Resp
         return refuse(StatusCode::PAYLOAD_TOO_LARGE, "http", "a request that reads has no body");
     }
     if request.uri().path() == OPEN_TO_ALL {
-        return None;
+        return Ok(Who::Anybody);
     }
-    match head.presented() {
-        None if connection.via == Via::Unix => {}
+    let who = match head.presented() {
+        None if connection.via == Via::Unix => Who::Registrant,
         None => {
             return refuse(
                 StatusCode::FORBIDDEN,
                 "listen.tcp.token",
-                "this listener needs the local token: send what listen.tcp.token_file holds as X-Vault-Token",
+                "this listener needs a token: send a run's handle as X-Vault-Token, or what listen.tcp.token_file holds",
             );
         }
-        Some(token) if connection.doors.token.as_ref().is_some_and(|ours| ours.0.matches(token)) => {}
-        Some(_) => {
-            // Perhaps a real Vault token: not looked at any further, not forwarded, not logged.
-            return refuse(
-                StatusCode::FORBIDDEN,
-                "token",
-                "the token is not one of this broker's; a Vault token has no use here: unset VAULT_TOKEN, or set it to \
-                 what listen.tcp.token_file holds",
-            );
+        Some(token) if connection.doors.token.as_ref().is_some_and(|ours| ours.0.matches(token)) => {
+            Who::Registrant
         }
-    }
+        Some(token) => match connection.doors.broker.runs().by_handle(token) {
+            Some(Found::Active(run)) => match (run.registrant, &connection.caller) {
+                (Registrant::Uid(registrant), Caller::Unix { uid, .. }) if registrant != *uid => {
+                    return refuse(
+                        StatusCode::FORBIDDEN,
+                        "handle",
+                        "this handle is of a run that another user registered: it is good for that user alone",
+                    );
+                }
+                _ => Who::Run(run),
+            },
+            Some(Found::Gone(gone)) => {
+                let reason =
+                    format!("the run {} is over: {}; its credentials are revoked", gone.id, gone.cause);
+                return refuse(StatusCode::GONE, "handle", &reason);
+            }
+            None => {
+                // Perhaps a real Vault token: not looked at any further, not forwarded, not logged.
+                return refuse(
+                    StatusCode::FORBIDDEN,
+                    "token",
+                    "the token is not one of this broker's; a Vault token has no use here: unset VAULT_TOKEN, or set it to a \
+                 run's handle, or to what listen.tcp.token_file holds",
+                );
+            }
+        },
+    };
     if head.wraps {
         return refuse(
             StatusCode::BAD_REQUEST,
@@ -138,7 +171,7 @@ pub(super) fn refusal(connection: &Connection, request: &Request) -> Option<Resp
             );
         }
     }
-    None
+    Ok(who)
 }
 
 /// What is looked for in a request's head, found in one pass over it. Of several values of a name the first one counts.

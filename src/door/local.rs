@@ -7,7 +7,7 @@ use http::{Method, StatusCode};
 use super::{Connection, Request, Response, response};
 
 /// Answers everything that is not `/v1/…`.
-pub(super) async fn answer(connection: &Connection, request: &Request) -> Response {
+pub(super) fn answer(connection: &Connection, request: &Request) -> Response {
     let broker = &connection.doors.broker;
     let path = request.uri().path();
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
@@ -28,13 +28,13 @@ pub(super) async fn answer(connection: &Connection, request: &Request) -> Respon
         }
         _ => response::error(
             StatusCode::NOT_FOUND,
-            "no such page: secrets are below /v1/, the broker's own pages are /tenure/health, /tenure/ready, \
-             /tenure/leases and /metrics",
+            "no such page: secrets are below /v1/, runs below /tenure/runs; the broker's own pages are /tenure/health, \
+             /tenure/ready, /tenure/leases and /metrics",
         ),
     }
 }
 
-fn serialized(status: StatusCode, value: &impl serde::Serialize) -> Response {
+pub(super) fn serialized(status: StatusCode, value: &impl serde::Serialize) -> Response {
     match serde_json::to_vec(value) {
         Ok(body) => response::json(status, body),
         Err(error) => response::error(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),

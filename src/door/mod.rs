@@ -26,6 +26,7 @@ mod guard;
 mod listen;
 mod local;
 mod response;
+mod runs;
 mod target;
 mod vault;
 
@@ -218,7 +219,7 @@ where
         let connection = Arc::clone(&connection);
         async move {
             connection.beat();
-            let answer = answer(&connection, &request).await;
+            let answer = answer(&connection, request).await;
             connection.beat();
             Ok::<_, Infallible>(answer)
         }
@@ -261,13 +262,22 @@ impl Connection {
     }
 }
 
-async fn answer(connection: &Connection, request: &Request) -> Response {
-    if let Some(refusal) = guard::refusal(connection, request) {
-        return refusal;
-    }
+async fn answer(connection: &Connection, request: Request) -> Response {
+    let who = match guard::admit(connection, &request) {
+        Ok(who) => who,
+        Err(refusal) => return *refusal,
+    };
     let path = request.uri().path();
-    match path.strip_prefix("/v1/") {
-        Some(_) => vault::answer(connection, request).await,
-        None => local::answer(connection, request).await,
+    if path.starts_with("/v1/") {
+        vault::answer(connection, &who, &request).await
+    } else if let Some(rest) = path.strip_prefix("/tenure/runs") {
+        let id = rest.strip_prefix('/').map(str::to_owned);
+        match (rest.is_empty(), id) {
+            (true, _) => Box::pin(runs::all(connection, &who, request)).await,
+            (_, Some(id)) => Box::pin(runs::one(connection, &who, &id, request)).await,
+            _ => local::answer(connection, &request),
+        }
+    } else {
+        local::answer(connection, &request)
     }
 }

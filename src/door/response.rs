@@ -36,9 +36,27 @@ pub(super) fn with_type(status: StatusCode, content_type: HeaderValue, body: Byt
     response
 }
 
-/// `{"errors": [message]}`.
+/// `{"errors": [message], "error": name}`: Vault's shape, and the name by which a state machine can retry or catch it.
 pub(super) fn error(status: StatusCode, message: &str) -> Response {
-    json(status, serde_json::json!({ "errors": [message] }).to_string())
+    json(status, serde_json::json!({ "errors": [message], "error": name(status) }).to_string())
+}
+
+/// The name of an error, for `Retry` and `Catch` in a state machine.
+fn name(status: StatusCode) -> &'static str {
+    match status {
+        StatusCode::FORBIDDEN => "Tenure.Denied",
+        StatusCode::NOT_FOUND => "Tenure.NotFound",
+        StatusCode::GONE => "Tenure.RunOver",
+        StatusCode::TOO_MANY_REQUESTS => "Tenure.Busy",
+        status if status.is_client_error() => "Tenure.BadRequest",
+        _ => "Tenure.Unavailable",
+    }
+}
+
+/// `Retry-After`, in seconds.
+pub(super) fn retry_after(mut response: Response, seconds: u64) -> Response {
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+    response
 }
 
 /// Writing is not served.
@@ -147,12 +165,17 @@ pub(super) fn denied(denied: &Denied) -> Response {
         Denied::Policy(_) => (StatusCode::FORBIDDEN, None),
         Denied::TooLong { .. } => (StatusCode::BAD_REQUEST, None),
         Denied::Full(_) => (StatusCode::TOO_MANY_REQUESTS, Some(1)),
-        Denied::Over => (StatusCode::GONE, None),
+        Denied::Over { .. } => (StatusCode::GONE, None),
         Denied::TimedOut { .. } | Denied::Unaudited(_) => (StatusCode::SERVICE_UNAVAILABLE, Some(1)),
         Denied::Upstream { failure, retry_in } => {
             let status = match failure.class {
                 // Vault says "nothing here" with an empty list.
-                Class::NotFound => return json(StatusCode::NOT_FOUND, &b"{\"errors\":[]}"[..]),
+                Class::NotFound => {
+                    return json(
+                        StatusCode::NOT_FOUND,
+                        &b"{\"errors\":[],\"error\":\"Tenure.NotFound\"}"[..],
+                    );
+                }
                 Class::Denied | Class::Forbidden => StatusCode::FORBIDDEN,
                 Class::Transient | Class::TokenLost | Class::LeaseGone => match failure.status {
                     Some(429) => StatusCode::TOO_MANY_REQUESTS,
@@ -170,9 +193,9 @@ pub(super) fn denied(denied: &Denied) -> Response {
             (status, retry)
         }
     };
-    let mut response = error(status, &message);
-    if let Some(seconds) = retry {
-        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+    let response = error(status, &message);
+    match retry {
+        Some(seconds) => retry_after(response, seconds),
+        None => response,
     }
-    response
 }

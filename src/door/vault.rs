@@ -1,17 +1,18 @@
 //! The Vault API door: what Vault's own clients read, answered from the broker.
 
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 
 use http::{HeaderName, Method, StatusCode, Uri};
 
+use super::guard::Who;
 use super::{Connection, Request, Response, response, target};
-use crate::broker::ReadRequest;
+use crate::broker::{Active, ReadRequest};
 use crate::lease::upstream::ReadKey;
 
 const MIN_TTL: HeaderName = HeaderName::from_static("x-tenure-min-ttl");
 
 /// Answers `/v1/…`.
-pub(super) async fn answer(connection: &Connection, request: &Request) -> Response {
+pub(super) async fn answer(connection: &Connection, who: &Who, request: &Request) -> Response {
     let broker = &connection.doors.broker;
     let refuse = |reason: &str| {
         broker.refuse(&connection.caller, connection.via.door(), "http", reason);
@@ -22,10 +23,14 @@ pub(super) async fn answer(connection: &Connection, request: &Request) -> Respon
         ref method if method.as_str() == "LIST" => true,
         _ => return response::read_only(),
     };
+    let run = match who {
+        Who::Run(run) => run,
+        Who::Anybody | Who::Registrant => broker.runs().own(),
+    };
     let uri = request.uri();
     let path = uri.path().strip_prefix("/v1/").unwrap_or_default();
     if path == "auth/token/lookup-self" && !list {
-        return lookup_self(connection);
+        return lookup_self(connection, run);
     }
     let key = match connection.key(uri, path, list) {
         Ok(key) => key,
@@ -36,7 +41,7 @@ pub(super) async fn answer(connection: &Connection, request: &Request) -> Respon
         Some(Ok(min_left)) => min_left,
         Some(Err(reason)) => return refuse(&reason),
     };
-    match broker.read(&connection.asker, &ReadRequest { key, min_left }).await {
+    match broker.read(&connection.asker, run, &ReadRequest { key, min_left }).await {
         Ok(disclosed) => response::disclosed(&disclosed),
         Err(denied) => response::denied(&denied),
     }
@@ -61,13 +66,30 @@ impl Connection {
 }
 
 /// What clients ask to see whether their token is good. The answer is about the run; the token itself stays here.
-fn lookup_self(connection: &Connection) -> Response {
-    let runs = connection.doors.broker.runs();
-    let view = runs.parent().view();
+fn lookup_self(connection: &Connection, run: &Arc<Active>) -> Response {
+    let broker = &connection.doors.broker;
+    if let Err(denied) = broker.goes_on(run) {
+        return response::denied(&denied);
+    }
+    // A run that has read nothing yet has no token: it is as good as the run is.
+    let meta = run.run.metadata();
+    let Some(work) = run.work() else {
+        let left = broker.left(run.deadline());
+        let body = serde_json::json!({
+            "request_id": "", "lease_id": "", "renewable": false, "lease_duration": 0,
+            "data": {
+                "id": "", "accessor": "", "display_name": "tenure", "type": "service", "path": "tenure",
+                "policies": [], "ttl": left, "renewable": false, "num_uses": 0, "meta": meta,
+            },
+            "wrap_info": null, "warnings": null, "auth": null,
+        });
+        return response::json(StatusCode::OK, body.to_string());
+    };
+    let view = work.parent.view();
     let Some(held) = view.held.as_ref() else {
         return response::error(StatusCode::SERVICE_UNAVAILABLE, "the run has no token yet");
     };
-    let left = connection.doors.broker.left_of(held).as_secs();
+    let left = broker.left_of(held).as_secs();
     let body = serde_json::json!({
         "request_id": "", "lease_id": "", "renewable": false, "lease_duration": 0,
         "data": {
@@ -75,7 +97,7 @@ fn lookup_self(connection: &Connection) -> Response {
             "policies": held.payload.policies, "ttl": left, "creation_ttl": held.full.as_secs(),
             "renewable": false, "orphan": held.payload.orphan, "num_uses": 0, "explicit_max_ttl": 0,
             "entity_id": "", "creation_time": held.own.from.wall().as_secs(), "issue_time": held.own.from.rfc3339(),
-            "expire_time": held.ends().rfc3339(), "meta": runs.run.metadata(),
+            "expire_time": held.ends().rfc3339(), "meta": meta,
         },
         "wrap_info": null, "warnings": null, "auth": null,
     });

@@ -89,6 +89,10 @@ impl fmt::Debug for Token {
 pub struct TokenSpec {
     /// The token role (`auth/token/roles/<role>`).
     pub role: String,
+    /// Its policies, where not all that the token role allows; the role refuses others.
+    pub policies: Vec<String>,
+    /// The token role's namespace; `None`: the client's own.
+    pub namespace: Option<Arc<str>>,
     /// Its time to live, in whole seconds upstream.
     pub ttl: Duration,
     /// False where the run has a deadline: then the deadline is law.

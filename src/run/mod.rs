@@ -5,12 +5,17 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::clock::Until;
 use crate::lease::upstream::CallId;
 
 pub mod arn;
+pub mod budget;
+pub mod request;
 pub mod subject;
 pub mod workflow;
+
+use arn::ExecutionArn;
+use subject::Subject;
+use workflow::{EcsTask, Standing};
 
 /// This start of this process, and the numbers of its upstream calls. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -47,51 +52,94 @@ impl Boot {
 }
 
 /// What a run is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// The process beside which the broker runs, from the broker's start to its end.
     Process,
-    /// The state of a Step Functions execution that this process was started for.
+    /// The ECS task that the broker runs in.
+    Task,
+    /// A state of a Step Functions execution.
     State,
+    /// What a workload registered without naming an execution: a job, a playbook, a request.
+    Api,
 }
 
 impl Kind {
-    /// The word in logs and metadata.
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Process, Self::Task, Self::State, Self::Api];
+
+    /// The word in logs, metadata and rules.
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
             Self::Process => "process",
+            Self::Task => "task",
             Self::State => "state",
+            Self::Api => "api",
         }
     }
 }
 
-/// The unit of work that credentials are tied to.
-#[derive(Clone, Debug)]
+/// The unit of work that credentials are tied to. It does not change; its deadline may, and is kept with its life.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Run {
     /// Its id: `run-` and 64 random bits in hex.
     pub id: Arc<str>,
     /// What it is.
     pub kind: Kind,
     /// The execution it belongs to, as it was told to us.
-    pub execution_arn: Option<String>,
+    pub execution: Option<ExecutionArn>,
     /// The state of that execution.
-    pub state: Option<String>,
-    /// The execution that started that execution.
-    pub parent_execution_arn: Option<String>,
-    /// When it must be over; `None` if it may go on.
-    pub deadline: Option<Until>,
+    pub state: Option<Box<str>>,
+    /// Which try of that state it is, from 0 (`$$.State.RetryCount`).
+    pub attempt: Option<u32>,
+    /// The executions that started that execution: the nearest first, the root last.
+    pub parents: Box<[ExecutionArn]>,
+    /// The run that registered it, and in whose limits it lies; `None` for the process's own and for what was registered
+    /// in its name.
+    pub parent: Option<Arc<str>>,
+    /// On whose behalf it acts.
+    pub subject: Option<Box<Subject>>,
+    /// How far the platform confirms what was said of it.
+    pub standing: Standing,
+    /// The ECS task that it runs in.
+    pub task: Option<Arc<EcsTask>>,
     /// What it was labelled with: a git commit, a team.
-    pub tags: BTreeMap<String, String>,
+    pub tags: BTreeMap<Box<str>, Box<str>>,
 }
 
 impl Run {
+    /// A run of which nothing is known but what it is.
+    #[must_use]
+    pub fn new(id: Arc<str>, kind: Kind) -> Self {
+        Self {
+            id,
+            kind,
+            execution: None,
+            state: None,
+            attempt: None,
+            parents: Box::default(),
+            parent: None,
+            subject: None,
+            standing: Standing::Asserted,
+            task: None,
+            tags: BTreeMap::new(),
+        }
+    }
+
     /// A fresh id.
     ///
     /// # Errors
     /// When the system has no randomness to give.
     pub fn new_id() -> Result<Arc<str>, getrandom::Error> {
         Ok(format!("run-{:016x}", getrandom::u64()?).into())
+    }
+
+    /// The execution that started all others above this one; its own, if none did.
+    #[must_use]
+    pub fn root(&self) -> Option<&ExecutionArn> {
+        self.parents.last().or(self.execution.as_ref())
     }
 
     /// What Vault's audit log shows on each request of the run's token.
@@ -101,18 +149,34 @@ impl Run {
             ("run".to_owned(), self.id.to_string()),
             ("kind".to_owned(), self.kind.word().to_owned()),
         ]);
-        let named = [
-            ("execution_arn", &self.execution_arn),
-            ("state", &self.state),
-            ("parent_execution_arn", &self.parent_execution_arn),
-        ];
-        for (name, value) in named {
+        let mut put = |name: &str, value: Option<&str>| {
             if let Some(value) = value {
-                meta.insert(name.to_owned(), value.clone());
+                meta.insert(name.to_owned(), value.to_owned());
             }
+        };
+        put("execution_arn", self.execution.as_ref().map(ExecutionArn::as_str));
+        put("state", self.state.as_deref());
+        put("attempt", self.attempt.map(|attempt| attempt.to_string()).as_deref());
+        put("verified", self.execution.as_ref().map(|_| self.standing.word()));
+        put("parent_execution_arn", self.parents.first().map(ExecutionArn::as_str));
+        if let [_, .., root] = &*self.parents {
+            let chain: Vec<_> = self.parents.iter().map(ExecutionArn::as_str).collect();
+            put("root_execution_arn", Some(root.as_str()));
+            put("execution_chain", Some(&chain.join(" ")));
+        }
+        put("parent_run", self.parent.as_deref());
+        if let Some(subject) = &self.subject {
+            put("subject", Some(&subject.id));
+            put("subject_kind", Some(subject.kind.word()));
+            put("subject_assurance", Some(subject.assurance.word()));
+            put("subject_issuer", subject.issuer.as_deref());
+        }
+        if let Some(task) = &self.task {
+            put("task_arn", Some(&task.arn));
+            put("task_definition", Some(&format!("{}:{}", task.family, task.revision)));
         }
         for (name, value) in &self.tags {
-            meta.insert(format!("tag_{name}"), value.clone());
+            put(&format!("tag_{name}"), Some(value));
         }
         meta
     }
@@ -142,20 +206,31 @@ mod tests {
     }
 
     #[test]
-    fn metadata_names_the_execution() {
-        let run = Run {
-            id: "run-1".into(),
-            kind: Kind::State,
-            execution_arn: Some("arn:x".into()),
+    fn metadata_names_the_execution_and_all_above_it() {
+        let arn = |name: &str| -> ExecutionArn {
+            format!("arn:aws:states:eu-west-1:123456789012:execution:orders:{name}").parse().expect("an ARN")
+        };
+        let mut run = Run {
+            execution: Some(arn("child")),
             state: Some("Charge".into()),
-            parent_execution_arn: None,
-            deadline: None,
-            tags: BTreeMap::from([("commit".to_owned(), "abc".to_owned())]),
+            attempt: Some(2),
+            parents: Box::new([arn("middle"), arn("root")]),
+            tags: BTreeMap::from([("commit".into(), "abc".into())]),
+            ..Run::new("run-1".into(), Kind::State)
         };
         let meta = run.metadata();
-        assert_eq!(meta["execution_arn"], "arn:x");
-        assert_eq!(meta["state"], "Charge");
-        assert_eq!(meta["tag_commit"], "abc");
-        assert!(!meta.contains_key("parent_execution_arn"));
+        assert_eq!(meta["execution_arn"], arn("child").as_str());
+        assert_eq!(
+            (meta["state"].as_str(), meta["attempt"].as_str(), meta["tag_commit"].as_str()),
+            ("Charge", "2", "abc")
+        );
+        assert_eq!(meta["parent_execution_arn"], arn("middle").as_str());
+        assert_eq!(meta["root_execution_arn"], arn("root").as_str());
+        assert_eq!(meta["verified"], "asserted");
+        assert!(!meta.contains_key("subject") && !meta.contains_key("task_arn"));
+        assert_eq!(run.root(), Some(&arn("root")));
+        run.parents = Box::default();
+        assert!(!run.metadata().contains_key("parent_execution_arn"));
+        assert_eq!(run.root(), Some(&arn("child")));
     }
 }

@@ -1,7 +1,7 @@
 //! The leases of a run: an owned map with a hard limit. What may be forgotten (KV values) sits in a cache beside it.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -89,48 +89,100 @@ pub struct Limits {
     pub kv_bytes: u64,
 }
 
-/// The leases of one run.
-pub struct Leases {
-    live: Mutex<HashMap<ReadKey, Arc<Entry>>>,
-    values: moka::sync::Cache<ReadKey, Arc<Entry>>,
+/// What the leases of all runs have in common: how many there may be, and the cache of what may be forgotten.
+pub(super) struct Pool {
     limits: Limits,
-    /// The terms of what is held in any case, and of what is held while it is read.
-    kept: Arc<Terms>,
-    asked_for: Arc<Terms>,
-    token: TokenKeeper,
-    minted: Arc<LeaseIds>,
-    context: Arc<Context>,
-    supervisor: Supervisor,
+    live: AtomicUsize,
+    /// By the number of the run, and what is read.
+    values: moka::sync::Cache<(u64, ReadKey), Arc<Entry>>,
 }
 
-impl Leases {
-    pub(super) fn new(
-        limits: Limits,
-        token: TokenKeeper,
-        minted: Arc<LeaseIds>,
-        context: Arc<Context>,
-        supervisor: Supervisor,
-    ) -> Self {
+impl Pool {
+    pub(super) fn new(limits: Limits) -> Self {
         let values = moka::sync::Cache::builder()
             .max_capacity(limits.kv_bytes)
-            .weigher(|_: &ReadKey, entry: &Arc<Entry>| {
+            .weigher(|_: &(u64, ReadKey), entry: &Arc<Entry>| {
                 let held = entry.keeper.view().held.as_ref().map_or(0, |held| held.payload.answer.data.len());
                 u32::try_from(held + ENTRY_BYTES).unwrap_or(u32::MAX)
             })
             .time_to_idle(FORGET_AFTER)
             .eviction_listener(|_, entry: Arc<Entry>, _| entry.keeper.request_end())
             .build();
+        Self { limits, live: AtomicUsize::new(0), values }
+    }
+
+    /// How many leases count towards the limit.
+    fn live(&self) -> usize {
+        self.live.load(Ordering::Relaxed)
+    }
+
+    /// How many leases and values there are.
+    pub(super) fn held(&self) -> usize {
+        self.live() + usize::try_from(self.values.entry_count()).unwrap_or(usize::MAX)
+    }
+
+    /// Lets the cache do what it has put off.
+    pub(super) fn sweep(&self) {
+        self.values.run_pending_tasks();
+    }
+}
+
+/// The leases of one run.
+pub struct Leases {
+    number: u64,
+    pool: Arc<Pool>,
+    live: Mutex<HashMap<ReadKey, Arc<Entry>>>,
+    /// What of it was moved to the cache, and may have been forgotten there.
+    settled: Mutex<HashSet<ReadKey>>,
+    terms: Mutex<Both>,
+    token: TokenKeeper,
+    minted: Arc<LeaseIds>,
+    context: Arc<Context>,
+    supervisor: Supervisor,
+}
+
+/// The terms of what is held in any case, and of what is held while it is read.
+struct Both {
+    kept: Arc<Terms>,
+    asked_for: Arc<Terms>,
+}
+
+impl Both {
+    fn new(limits: Limits, until: Option<Until>) -> Self {
         let asked_for = Terms {
             keep: false,
             revocable: false,
             fresh: limits.kv_fresh,
             stale: limits.kv_stale,
             backoff: Backoff::UPSTREAM,
-            until: context.run.deadline,
+            until,
         };
-        let kept = Arc::new(Terms { keep: true, ..asked_for.clone() });
-        let asked_for = Arc::new(asked_for);
-        Self { live: Mutex::default(), values, limits, kept, asked_for, token, minted, context, supervisor }
+        Self { kept: Arc::new(Terms { keep: true, ..asked_for.clone() }), asked_for: Arc::new(asked_for) }
+    }
+}
+
+impl Leases {
+    /// The leases of the run with that number, which no other run has.
+    pub(super) fn new(
+        number: u64,
+        pool: Arc<Pool>,
+        token: TokenKeeper,
+        minted: Arc<LeaseIds>,
+        context: Arc<Context>,
+        supervisor: Supervisor,
+    ) -> Self {
+        let terms = Mutex::new(Both::new(pool.limits, context.deadline()));
+        Self {
+            number,
+            pool,
+            live: Mutex::default(),
+            settled: Mutex::default(),
+            terms,
+            token,
+            minted,
+            context,
+            supervisor,
+        }
     }
 
     /// The lease of what is to be read; a new one, which holds nothing yet, if need be.
@@ -142,70 +194,107 @@ impl Leases {
         if let Some(entry) = live.get(key) {
             return Ok(Arc::clone(entry));
         }
-        if let Some(entry) = self.values.get(key) {
+        if let Some(entry) = self.cached(key) {
             return Ok(entry);
         }
-        if live.len() >= self.limits.max_leases {
-            sweep(&mut live);
+        let limit = self.pool.limits.max_leases;
+        if self.pool.live() >= limit {
+            self.let_go_of_idle(&mut live);
         }
-        if live.len() >= self.limits.max_leases {
-            return Err(Full { limit: self.limits.max_leases });
+        if self.pool.live() >= limit {
+            return Err(Full { limit });
         }
         let entry = Arc::new(self.start(key.clone(), prefetched));
         live.insert(key.clone(), Arc::clone(&entry));
+        self.pool.live.fetch_add(1, Ordering::Relaxed);
         Ok(entry)
     }
 
     /// Moves a KV value to where it may be forgotten. `held` is what was just read from the entry.
     pub fn settle(&self, entry: &Arc<Entry>, held: &Held<Arc<Granted>>) {
-        if held.is_static
-            && !held.full.is_zero()
-            && !entry.prefetched
-            && self.live().remove(&entry.key).is_some()
-        {
-            self.values.insert(entry.key.clone(), Arc::clone(entry));
+        if held.is_static && !held.full.is_zero() && !entry.prefetched && self.take(&entry.key).is_some() {
+            self.settled().insert(entry.key.clone());
+            self.pool.values.insert((self.number, entry.key.clone()), Arc::clone(entry));
         }
     }
 
     /// An entry whose lease is over is of no use: the next reader starts a new one.
     pub fn forget(&self, entry: &Arc<Entry>) {
-        let mut live = self.live();
-        if live.get(&entry.key).is_some_and(|known| Arc::ptr_eq(known, entry)) {
-            live.remove(&entry.key);
+        let known = self.live().get(&entry.key).is_some_and(|known| Arc::ptr_eq(known, entry));
+        if known {
+            self.take(&entry.key);
         }
-        drop(live);
-        if self.values.get(&entry.key).is_some_and(|known| Arc::ptr_eq(&known, entry)) {
-            self.values.invalidate(&entry.key);
+        if self.cached(&entry.key).is_some_and(|known| Arc::ptr_eq(&known, entry)) {
+            self.pool.values.invalidate(&(self.number, entry.key.clone()));
         }
     }
 
     /// Lets go of entries that hold nothing and that nobody waits for.
     pub fn sweep(&self) {
-        sweep(&mut self.live());
-        self.values.run_pending_tasks();
+        self.let_go_of_idle(&mut self.live());
+        let mut settled = self.settled();
+        settled.retain(|key| self.pool.values.contains_key(&(self.number, key.clone())));
     }
 
     /// All entries, in the order of their paths.
     #[must_use]
     pub fn all(&self) -> Vec<Arc<Entry>> {
         let mut all: Vec<_> = self.live().values().cloned().collect();
-        all.extend(self.values.iter().map(|(_, entry)| entry));
+        all.extend(self.settled().iter().filter_map(|key| self.cached(key)));
         all.sort_by(|one, other| one.key.cmp(&other.key));
         all
     }
 
-    /// How many entries count towards the limit.
-    #[must_use]
-    pub fn count(&self) -> usize {
-        self.live().len()
+    /// The run goes on until then.
+    pub(super) fn extend(&self, until: Until) {
+        let both = Both::new(self.pool.limits, Some(until));
+        *self.terms.lock().unwrap_or_else(PoisonError::into_inner) = both;
+        for entry in self.all() {
+            entry.keeper.extend(until);
+        }
+    }
+
+    /// The run is over: nothing is held any longer.
+    pub(super) fn end(&self) {
+        for entry in self.all() {
+            entry.keeper.request_end();
+        }
+        let ended = std::mem::take(&mut *self.live()).len();
+        self.pool.live.fetch_sub(ended, Ordering::Relaxed);
+        for key in std::mem::take(&mut *self.settled()) {
+            self.pool.values.invalidate(&(self.number, key));
+        }
+    }
+
+    fn cached(&self, key: &ReadKey) -> Option<Arc<Entry>> {
+        self.pool.values.get(&(self.number, key.clone()))
+    }
+
+    fn take(&self, key: &ReadKey) -> Option<Arc<Entry>> {
+        let entry = self.live().remove(key)?;
+        self.pool.live.fetch_sub(1, Ordering::Relaxed);
+        Some(entry)
+    }
+
+    fn let_go_of_idle(&self, live: &mut HashMap<ReadKey, Arc<Entry>>) {
+        let before = live.len();
+        sweep(live);
+        self.pool.live.fetch_sub(before - live.len(), Ordering::Relaxed);
     }
 
     fn live(&self) -> MutexGuard<'_, HashMap<ReadKey, Arc<Entry>>> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn settled(&self) -> MutexGuard<'_, HashSet<ReadKey>> {
+        self.settled.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn start(&self, key: ReadKey, prefetched: bool) -> Entry {
-        let terms = Arc::clone(if prefetched { &self.kept } else { &self.asked_for });
+        let terms = {
+            let both = self.terms.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(if prefetched { &both.kept } else { &both.asked_for })
+        };
         let performer = Arc::new(SecretPerformer {
             key: key.clone(),
             token: self.token.clone(),
@@ -216,6 +305,13 @@ impl Leases {
         let keeper =
             Keeper::start("lease", terms, Some(self.token.clone()), performer, clock, &self.supervisor);
         Entry { key, keeper, prefetched, reads: AtomicU64::new(0) }
+    }
+}
+
+impl Drop for Leases {
+    fn drop(&mut self) {
+        // A reader may have come while the run ended.
+        self.end();
     }
 }
 

@@ -1,29 +1,53 @@
 //! Runs: each has a token of its own, and all its leases hang off that.
 //!
-//! The process that the broker stands beside is a run from the broker's start to its end. With a token role its token
-//! is an orphan made for it, so that the login token needs no access to secrets; without one, leases hang off the login
-//! token itself.
+//! The process that the broker stands beside is a run from the broker's start to its end; others are registered, each by
+//! a rule that says what it may have. A run's token is an orphan made from a token role, so that the login token needs
+//! no access to secrets; it is made at the run's first read. Where the process's own run has no token role, its leases
+//! hang off the login token itself.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::audit::{self, Audit, Entry, Event, RunStamp};
-use crate::backoff::Backoff;
-use crate::clock::{Clock, Moment};
+use tokio::sync::Notify;
+
+use crate::audit::{Audit, Entry, Event};
+use crate::backoff::{self, Backoff};
+use crate::clock::{Clock, Until};
 use crate::lease::failure::{Class, Failure};
 use crate::lease::keeper::{Keeper, TokenKeeper};
 use crate::lease::state::Terms;
 use crate::lease::upstream::{Login, Source};
-use crate::run::{Boot, Run};
+use crate::policy::rules::{Rules, Share, Verification};
+use crate::run::arn::Flow;
+use crate::run::budget::Budget;
+use crate::run::request::{Facts, Request};
+use crate::run::subject::Issuers;
+use crate::run::workflow::{EcsTask, Standing, Workflow};
+use crate::run::{Boot, Kind, Run};
 use crate::supervise::Supervisor;
 
+mod active;
 pub mod journal;
 pub mod leases;
+mod life;
+mod register;
+mod registry;
 mod tokens;
+mod watch;
 
+pub use active::{Active, Registrant, Work};
+pub use life::Cause;
+pub use register::{Refusal, Registered};
+pub use registry::{Found, Gone};
+pub use tokens::Grant;
+
+use active::Secrets;
 use journal::{Journal, Orphan};
-use leases::{Leases, Limits};
+use leases::{Leases, Limits, Pool};
+use life::Life;
+use registry::Registry;
 use tokens::{Context, LeaseIds, LoginPerformer, RunPerformer, refused};
 
 /// How long a call waits for the token that it is to be made with.
@@ -32,15 +56,16 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// What upstream's whole seconds may take from a run's deadline, and the way of a request.
 const LAST_MOMENT: Duration = Duration::from_secs(2);
 
-/// How long a wait for the deadline trusts one clock.
-const LOOK_AGAIN: Duration = Duration::from_secs(5);
-
 /// What the life of runs is made with.
 pub struct Setup {
     /// How we log in.
     pub login: Arc<dyn Login>,
     /// Everything else that is asked of upstream.
     pub source: Arc<dyn Source>,
+    /// The platform, where it can be asked.
+    pub workflow: Option<Arc<dyn Workflow>>,
+    /// Who checks subjects, where any are trusted.
+    pub issuers: Option<Arc<dyn Issuers>>,
     /// Where lines go.
     pub audit: Audit,
     /// Where tokens are recorded.
@@ -51,116 +76,316 @@ pub struct Setup {
     pub clock: Clock,
     /// Who is told when a task dies.
     pub supervisor: Supervisor,
-    /// The process's run.
-    pub run: Run,
-    /// The token role for its token; without one, leases hang off the login token.
-    pub token_role: Option<String>,
-    /// The time to live of a run token without a deadline.
-    pub token_ttl: Duration,
-    /// Of its leases.
+    /// The process's own run.
+    pub own: Own,
+    /// What other runs may have.
+    pub rules: Rules,
+    /// How many runs there may be at a time, beside the process's own.
+    pub max_runs: usize,
+    /// Of all leases.
     pub limits: Limits,
+    /// How the platform is asked.
+    pub watching: Watching,
+    /// Whether a run ends with its subject's token.
+    pub subject_expiry: SubjectExpiry,
 }
 
-/// The login token, and the process's run with its token and its leases.
+/// The process's own run.
+#[derive(Debug, Default)]
+pub struct Own {
+    /// What its environment says of it.
+    pub request: Request,
+    /// The ECS task that the process runs in.
+    pub task: Option<EcsTask>,
+    /// The token role for its token; without one, leases hang off the login token.
+    pub token_role: Option<String>,
+    /// The time to live of its token where it has no deadline.
+    pub token_ttl: Duration,
+    /// Whether the platform is asked about it.
+    pub verification: Verification,
+}
+
+/// How the platform is asked whether runs go on.
+#[derive(Clone, Copy, Debug)]
+pub struct Watching {
+    /// How often a task that has a task token sends its heartbeat.
+    pub heartbeat: Duration,
+    /// How often an execution is described where there is no task token; `None`: never.
+    pub poll: Option<Duration>,
+    /// Descriptions and histories a second, over all runs of this process.
+    pub rate: f64,
+}
+
+impl Default for Watching {
+    fn default() -> Self {
+        Self { heartbeat: Duration::from_secs(10), poll: None, rate: 0.1 }
+    }
+}
+
+/// Whether a run ends with its subject's token.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(inline)]
+pub enum SubjectExpiry {
+    /// The run's deadline is the token's expiry at the latest.
+    #[default]
+    Cap,
+    /// The token has to be good when the run begins, and no longer.
+    AtStart,
+}
+
+/// The login token, and all runs with their tokens and leases.
 pub struct Runs {
-    /// The process's run.
-    pub run: Arc<Run>,
-    /// The run, as audit lines name it.
-    pub stamp: Arc<RunStamp>,
     /// The keeper of the login token.
     pub login: TokenKeeper,
     /// How we log in, for a person.
     pub method: String,
-    /// The token role and the keeper of the run token; `None` where leases hang off the login token.
-    pub token: Option<(String, TokenKeeper)>,
-    /// The run's leases.
-    pub leases: Leases,
-    over: AtomicBool,
-    context: Arc<Context>,
+    own: Arc<Active>,
+    registry: Mutex<Registry>,
+    /// What runs of a rule share, by the rule's name, and how many of them there are.
+    shared: Mutex<HashMap<String, (Arc<Active>, usize)>>,
+    /// Something must be looked at sooner than was thought.
+    news: Notify,
+    numbers: AtomicU64,
+    budget: Mutex<Budget>,
+    pool: Arc<Pool>,
+    common: Common,
+}
+
+/// What does not change.
+struct Common {
+    source: Arc<dyn Source>,
+    workflow: Option<Arc<dyn Workflow>>,
+    issuers: Option<Arc<dyn Issuers>>,
+    audit: Audit,
+    journal: Journal,
+    boot: Boot,
+    clock: Clock,
+    supervisor: Supervisor,
+    rules: Rules,
+    max_runs: usize,
+    watching: Watching,
+    subject_expiry: SubjectExpiry,
+    own_token: Option<Arc<Grant>>,
+    token_ttl: Duration,
+    task: Option<Arc<EcsTask>>,
+}
+
+/// Why the process's own run cannot begin.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The run cannot be written as JSON, which strings always can.
+    #[error("the run cannot be written as JSON")]
+    Json(#[from] serde_json::Error),
+    /// There is no randomness for its id.
+    #[error("the system has no randomness to give")]
+    Random(#[from] getrandom::Error),
+    /// Its subject, or what is said of its execution, was not accepted.
+    #[error("the process's own run cannot begin: {0}")]
+    Refused(String),
+}
+
+/// The terms of our own tokens.
+fn token_terms(until: Option<Until>) -> Terms {
+    Terms {
+        keep: true,
+        revocable: true,
+        fresh: Duration::ZERO,
+        stale: Duration::ZERO,
+        backoff: Backoff::UPSTREAM,
+        until,
+    }
 }
 
 impl Runs {
-    /// Starts the keepers: the login begins at once, and the run token with it.
+    /// Starts the login at once, and the process's own run and its token with it, as soon as what is said of that run was
+    /// checked as far as the configuration wants.
     ///
     /// # Errors
-    /// Only if the run cannot be written as JSON, which strings always can.
-    pub fn start(setup: Setup) -> Result<Self, serde_json::Error> {
-        let Setup {
-            login,
-            source,
-            audit,
-            journal,
-            boot,
-            clock,
-            supervisor,
-            run,
-            token_role,
-            token_ttl,
-            limits,
-        } = setup;
-        let stamp = Arc::new(RunStamp::new(&audit::Run {
-            id: run.id.to_string(),
-            kind: run.kind.word().to_owned(),
-            execution_arn: run.execution_arn.clone(),
-            state: run.state.clone(),
-            parent: run.parent_execution_arn.clone(),
-            subject: None,
-            tags: run.tags.clone(),
-        })?);
-        let run = Arc::new(run);
-        let context = Arc::new(Context {
-            source,
-            audit,
-            journal,
-            boot,
+    /// [`StartError`]: the process's own run cannot begin.
+    pub async fn start(setup: Setup) -> Result<Arc<Self>, StartError> {
+        let Setup { login, own, .. } = setup;
+        let clock = setup.clock.clone();
+        let Own { request, task, token_role, token_ttl, verification } = own;
+        let common = Common {
+            source: setup.source,
+            workflow: setup.workflow,
+            issuers: setup.issuers,
+            audit: setup.audit,
+            journal: setup.journal,
+            boot: setup.boot,
             clock: clock.clone(),
-            run: Arc::clone(&run),
-            stamp: Arc::clone(&stamp),
-            patience: PATIENCE,
-        });
-        let terms = Terms {
-            keep: true,
-            revocable: true,
-            fresh: Duration::ZERO,
-            stale: Duration::ZERO,
-            backoff: Backoff::UPSTREAM,
-            until: None,
+            supervisor: setup.supervisor,
+            rules: setup.rules,
+            max_runs: setup.max_runs,
+            watching: setup.watching,
+            subject_expiry: setup.subject_expiry,
+            own_token: token_role
+                .map(|role| Arc::new(Grant { role: role.into(), policies: Vec::new(), namespace: None })),
+            token_ttl,
+            task: task.map(Arc::new),
         };
+        let budget = Mutex::new(Budget::new(setup.watching.rate, 1));
+        let id = Run::new_id()?;
         let method = login.describe();
-        let performer = Arc::new(LoginPerformer { login, context: Arc::clone(&context) });
-        let login = Keeper::start("login", terms.clone(), None, performer, clock.clone(), &supervisor);
+        // The login begins before anything of the run was checked: its lines say what was said.
+        let said = common.said(id, &request.facts);
+        let plain = Active::new(
+            said.clone(),
+            0,
+            Registrant::Own,
+            None,
+            Life::new(None, None),
+            clock.now(),
+            Secrets::default(),
+        )?;
+        let performer = Arc::new(LoginPerformer { login, context: common.context(&plain) });
+        let login =
+            Keeper::start("login", token_terms(None), None, performer, clock.clone(), &common.supervisor);
+        let own = common.own(said, request, verification, &budget).await?;
+        let runs = Arc::new(Self {
+            login,
+            method,
+            own: Arc::new(own),
+            registry: Mutex::default(),
+            shared: Mutex::default(),
+            news: Notify::new(),
+            numbers: AtomicU64::new(1),
+            budget,
+            pool: Arc::new(Pool::new(setup.limits)),
+            common,
+        });
+        let own = Arc::clone(&runs.own);
+        runs.work(&own);
+        runs.registry().insert(&own);
+        runs.schedule(&own);
+        let watcher = Arc::clone(&runs);
+        runs.common.supervisor.spawn("runs", async move { watcher.watch().await });
+        Ok(runs)
+    }
+
+    /// The process's own run.
+    #[must_use]
+    pub fn own(&self) -> &Arc<Active> {
+        &self.own
+    }
+
+    /// The token and the leases of the process's own run.
+    #[must_use]
+    pub fn own_work(&self) -> &Arc<Work> {
+        self.work(&self.own)
+    }
+
+    /// All runs that are open or closing, the process's own first, then in the order in which they began.
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<Active>> {
+        let mut all = self.registry().all();
+        all.sort_by_key(|active| active.number);
+        all
+    }
+
+    /// How many runs are open or closing, the process's own among them.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.registry().len()
+    }
+
+    /// How many leases and values are held.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.pool.held()
+    }
+
+    /// The run that a handle stands for.
+    #[must_use]
+    pub fn by_handle(&self, presented: &[u8]) -> Option<Found> {
+        self.registry().by_handle(presented)
+    }
+
+    /// The run with that id.
+    #[must_use]
+    pub fn by_id(&self, id: &str) -> Option<Found> {
+        self.registry().by_id(id)
+    }
+
+    /// The run's token and leases; they begin with the first read.
+    pub fn work<'a>(&self, active: &'a Arc<Active>) -> &'a Arc<Work> {
+        active.work_or(|| match &active.rule {
+            Some(rule) if rule.share == Share::Process => self.shared_work(active),
+            _ => self.start_work(active),
+        })
+    }
+
+    fn start_work(&self, active: &Arc<Active>) -> Arc<Work> {
+        let common = &self.common;
+        let grant = match &active.rule {
+            Some(rule) => Some(Arc::new(Grant {
+                role: Arc::clone(&rule.token_role),
+                policies: rule.policies.clone(),
+                namespace: rule.namespace.clone(),
+            })),
+            None => common.own_token.clone(),
+        };
+        let context = common.context(active);
         let minted = Arc::new(LeaseIds::default());
-        let token = token_role.map(|role| {
+        let token = grant.map(|grant| {
             let performer = Arc::new(RunPerformer {
-                role: role.clone(),
-                ttl: token_ttl,
-                login: login.clone(),
+                grant: Arc::clone(&grant),
+                ttl: common.token_ttl,
+                login: self.login.clone(),
                 leases: Arc::clone(&minted),
                 context: Arc::clone(&context),
             });
-            let terms = Terms { until: context.run.deadline, ..terms };
-            (role, Keeper::start("run", terms, None, performer, clock, &supervisor))
+            let terms = token_terms(context.deadline());
+            let keeper =
+                Keeper::start("run", terms, None, performer, common.clock.clone(), &common.supervisor);
+            common.supervisor.spawn("login watch", retry_after_login(self.login.clone(), keeper.clone()));
+            (grant, keeper)
         });
-        if let Some((_, token)) = &token {
-            supervisor.spawn("login watch", retry_after_login(login.clone(), token.clone()));
+        let parent = token.as_ref().map_or_else(|| self.login.clone(), |(_, token)| token.clone());
+        let leases = Leases::new(
+            active.number,
+            Arc::clone(&self.pool),
+            parent.clone(),
+            minted,
+            Arc::clone(&context),
+            common.supervisor.clone(),
+        );
+        Arc::new(Work { token, parent, leases, context })
+    }
+
+    /// What runs of the same rule share: the token and the leases of a run of its own, which ends with the last of them.
+    fn shared_work(&self, active: &Arc<Active>) -> Arc<Work> {
+        let Some(rule) = &active.rule else { return self.start_work(active) };
+        let mut shared = self.shared();
+        if let Some((common, users)) = shared.get_mut(&rule.name) {
+            *users += 1;
+            return Arc::clone(common.work_or(|| self.start_work(active)));
         }
-        let parent = token.as_ref().map_or_else(|| login.clone(), |(_, token)| token.clone());
-        let leases = Leases::new(limits, parent, minted, Arc::clone(&context), supervisor);
-        Ok(Self { run, stamp, login, method, token, leases, over: AtomicBool::new(false), context })
+        let mut run = Run::new(Arc::clone(&active.run.id), Kind::Process);
+        run.tags.insert("shared_by".into(), rule.name.as_str().into());
+        let life = Life::new(self.own.deadline(), None);
+        let number = self.number();
+        let made = Run::new_id().ok().and_then(|id| {
+            run.id = id;
+            let rule = Some(Arc::clone(rule));
+            let now = self.common.clock.now();
+            Active::new(run, number, Registrant::Own, rule, life, now, Secrets::default()).ok()
+        });
+        // Without randomness for an id it has a token of its own.
+        let Some(common) = made.map(Arc::new) else { return self.start_work(active) };
+        let work = Arc::clone(common.work_or(|| self.start_work(&common)));
+        shared.insert(rule.name.clone(), (common, 1));
+        work
     }
 
-    /// The keeper of the token that leases hang off.
-    #[must_use]
-    pub fn parent(&self) -> &TokenKeeper {
-        self.token.as_ref().map_or(&self.login, |(_, token)| token)
-    }
-
-    /// Waits until there is a token that leases can hang off.
+    /// Waits until there is a token that leases of the process's own run can hang off.
     ///
     /// # Errors
     /// The failure that no further try will mend. Transient ones are waited out.
     pub async fn established(&self) -> Result<(), Failure> {
-        for keeper in std::iter::once(&self.login).chain(self.token.as_ref().map(|(_, token)| token)) {
+        let work = self.own_work();
+        for keeper in std::iter::once(&self.login).chain(work.token.as_ref().map(|(_, token)| token)) {
             let mut watch = keeper.watch();
             let settled = watch.wait_for(|view| {
                 let hopeless = |failure: &Failure| {
@@ -185,8 +410,8 @@ impl Runs {
 
     /// Revokes what an earlier process left behind. One that upstream does not know any more counts as revoked.
     pub async fn revoke_orphans(&self, orphans: &[Orphan]) {
+        let context = &self.own_work().context;
         for orphan in orphans {
-            let context = &self.context;
             let call = context.call();
             let result = match self.login.get(Duration::ZERO, PATIENCE).await {
                 Ok(login) => {
@@ -207,15 +432,90 @@ impl Runs {
     }
 
     /// Judges everything anew: the machine was frozen, or its clock jumped. Idle connections are of no use any more.
-    pub fn clock_jumped(&self, by: Duration) {
+    pub fn clock_jumped(self: &Arc<Self>, by: Duration) {
         tracing::warn!(
             "the clocks moved apart by {}: everything is judged anew",
             humantime::format_duration(by)
         );
         let detail = format!("{} ms", by.as_millis());
-        self.context.audit.note(&Entry::done(Event::ClockJump).run(&self.stamp).detail(&detail));
-        self.context.source.forget_connections();
+        self.common.audit.note(&Entry::done(Event::ClockJump).run(&self.own.stamp).detail(&detail));
+        self.common.source.forget_connections();
         self.login.judge();
+        for active in self.all() {
+            if let Some(work) = active.work() {
+                work.judge();
+            }
+            self.step(&active, life::Event::Tick);
+        }
+        for (common, _) in self.shared().values() {
+            if let Some(work) = common.work() {
+                work.judge();
+            }
+        }
+    }
+
+    /// Lets go of entries that hold nothing and that nobody waits for.
+    pub fn sweep(&self) {
+        for active in self.all() {
+            if let Some(work) = active.work() {
+                work.leases.sweep();
+            }
+        }
+        self.pool.sweep();
+    }
+
+    /// Whether a run has come to its end but for a moment: upstream counts in whole seconds, so the token of a run with a
+    /// deadline is gone a little before it, and there will be no other.
+    #[must_use]
+    pub fn is_ending(&self, active: &Active) -> bool {
+        let now = self.common.clock.now();
+        let near = active.deadline().is_some_and(|deadline| deadline.left(now) < LAST_MOMENT);
+        near && active.work().is_some_and(|work| work.parent.view().held.is_none())
+    }
+
+    /// Ends all runs and then the login. Returns whether all of it was done within `grace`.
+    pub async fn end(self: &Arc<Self>, grace: Duration) -> bool {
+        let until = tokio::time::Instant::now() + grace;
+        let all = self.all();
+        for active in &all {
+            self.step(active, life::Event::End { cause: Cause::Shutdown });
+        }
+        let shared: Vec<_> = self.shared().drain().map(|(_, (common, _))| common).collect();
+        for work in shared.iter().filter_map(|common| common.work()) {
+            work.end();
+        }
+        let parents: Vec<TokenKeeper> = all
+            .iter()
+            .chain(&shared)
+            .filter_map(|active| active.work())
+            .filter_map(|work| work.token.as_ref().map(|(_, token)| token.clone()))
+            .collect();
+        let mut ended = true;
+        let runs_until = tokio::time::Instant::now() + grace.mul_f64(0.7);
+        for token in parents {
+            let left = runs_until.saturating_duration_since(tokio::time::Instant::now());
+            ended &= token.end(left).await;
+        }
+        // What a login takes has been spared for it.
+        let left = until.saturating_duration_since(tokio::time::Instant::now());
+        ended & self.login.end(left).await
+    }
+
+    fn number(&self) -> u64 {
+        self.numbers.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn registry(&self) -> MutexGuard<'_, Registry> {
+        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn shared(&self) -> MutexGuard<'_, HashMap<String, (Arc<Active>, usize)>> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Work {
+    fn judge(&self) {
         if let Some((_, token)) = &self.token {
             token.judge();
         }
@@ -224,81 +524,118 @@ impl Runs {
         }
     }
 
-    /// Whether the run is over, or past its deadline: its credentials are revoked, or about to be, and nobody gets them
-    /// any more. Values without a lease end with it too.
-    #[must_use]
-    pub fn is_over(&self, now: Moment) -> bool {
-        self.over.load(Ordering::Relaxed) || self.run.deadline.is_some_and(|deadline| deadline.is_over(now))
+    /// One revocation ends all. Without a token of its own the leases end with the login token.
+    fn end(&self) {
+        self.leases.end();
+        if let Some((_, token)) = &self.token {
+            token.request_end();
+        }
+    }
+}
+
+impl Common {
+    /// What performers of a run's calls need.
+    fn context(&self, active: &Active) -> Arc<Context> {
+        Arc::new(Context {
+            source: Arc::clone(&self.source),
+            audit: self.audit.clone(),
+            journal: self.journal.clone(),
+            boot: self.boot.clone(),
+            clock: self.clock.clone(),
+            run: Arc::clone(&active.run),
+            stamp: Arc::clone(&active.stamp),
+            deadline: Mutex::new(active.deadline()),
+            patience: PATIENCE,
+        })
     }
 
-    /// Whether the run has come to its end but for a moment: upstream counts in whole seconds, so the token of a run with
-    /// a deadline is gone a little before it, and there will be no other.
-    #[must_use]
-    pub fn is_ending(&self, now: Moment) -> bool {
-        let near = self.run.deadline.is_some_and(|deadline| deadline.left(now) < LAST_MOMENT);
-        near && self.parent().view().held.is_none()
-    }
-
-    /// The same, now. Without a deadline the clock is not read.
-    #[must_use]
-    pub fn is_over_now(&self) -> bool {
-        match self.run.deadline {
-            Some(_) => self.is_over(self.context.clock.now()),
-            None => self.over.load(Ordering::Relaxed),
+    /// The process's own run, as its environment tells of it.
+    fn said(&self, id: Arc<str>, facts: &Facts) -> Run {
+        let kind = match (&facts.execution, &self.task) {
+            (Some(_), _) => Kind::State,
+            (None, Some(_)) => Kind::Task,
+            (None, None) => Kind::Process,
+        };
+        Run {
+            parents: register::above(facts, None),
+            execution: facts.execution.clone(),
+            state: facts.state.clone(),
+            attempt: facts.attempt,
+            task: self.task.clone(),
+            tags: facts.tags.clone(),
+            ..Run::new(id, kind)
         }
     }
 
-    /// Waits for the run's deadline and ends the run then. Without a deadline it waits for ever.
-    pub async fn deadline(&self) {
-        let Some(deadline) = self.run.deadline else { return std::future::pending().await };
-        loop {
-            let left = deadline.left(self.context.clock.now());
-            if left.is_zero() {
-                break;
-            }
-            // The wall clock may have gone on while this one stood still: look again now and then.
-            tokio::time::sleep(left.min(LOOK_AGAIN)).await;
+    /// The process's own run, as far as the configuration wants it checked.
+    async fn own(
+        &self,
+        said: Run,
+        request: Request,
+        verification: Verification,
+        budget: &Mutex<Budget>,
+    ) -> Result<Active, StartError> {
+        let now = self.clock.now();
+        let Request { facts, deadline, subject_token, task_token } = request;
+        let refused = |refusal: Refusal| StartError::Refused(refusal.to_string());
+        let checked = self.subject(&facts, subject_token.as_ref(), None).await.map_err(refused)?;
+        let standing = match verification {
+            Verification::Off => None,
+            _ => Some(
+                self.standing(&facts, task_token.as_ref(), verification, budget).await.map_err(refused)?,
+            ),
+        };
+        if verification == Verification::Require && standing != Some(Standing::Verified) {
+            let word = standing.unwrap_or(Standing::Asserted).word();
+            return Err(StartError::Refused(format!(
+                "run.verification requires a verified run, and the platform's word on this one is {word:?}"
+            )));
         }
-        tracing::info!(run = %self.run.id, "the run's deadline has passed: its credentials are revoked");
-        self.end_run(PATIENCE).await;
+        let (subject, expires) = checked.map_or((None, None), |(subject, expires)| (Some(subject), expires));
+        let deadline = [deadline, expires.filter(|_| self.subject_expiry == SubjectExpiry::Cap)]
+            .into_iter()
+            .flatten()
+            .min_by_key(|deadline| deadline.left(now));
+        let run =
+            Run { subject: subject.map(Box::new), standing: standing.unwrap_or(Standing::Asserted), ..said };
+        let mut life = Life::new(deadline, deadline);
+        self.watch_life(&mut life, &run, task_token.is_some());
+        let secrets = Secrets { handle: None, task_token };
+        Ok(Active::new(run, 0, Registrant::Own, None, life, now, secrets)?)
     }
 
-    /// Ends the run: one revocation ends all its leases. What is not done within `grace` is left to its own expiry and
-    /// to the journal.
-    async fn end_run(&self, grace: Duration) -> bool {
-        if !self.over.swap(true, Ordering::Relaxed) {
-            self.context.audit.note(&Entry::done(Event::RunEnd).run(&self.stamp));
+    /// How the platform is asked about a run from now on, if it is.
+    fn watch_life(&self, life: &mut Life, run: &Run, has_task_token: bool) {
+        if self.workflow.is_none() {
+            return;
         }
-        for entry in self.leases.all() {
-            entry.keeper.request_end();
+        let (now, roll) = (self.clock.now(), backoff::roll());
+        let standard = run.execution.as_ref().is_some_and(|arn| arn.flow() == Flow::Standard);
+        if has_task_token {
+            life.watch(life::Question::Heartbeat, self.watching.heartbeat, roll, now);
+        } else if let Some(every) = self.watching.poll.filter(|_| standard) {
+            life.watch(life::Question::Describe, every, roll, now);
         }
-        // Without a token of its own the run's leases hang off the login token, and end with it.
-        self.parent().end(grace).await
-    }
-
-    /// Ends the run and then the login. Returns whether all of it was done within `grace`.
-    pub async fn end(&self, grace: Duration) -> bool {
-        let until = tokio::time::Instant::now() + grace;
-        let run = self.end_run(grace.mul_f64(0.7)).await;
-        // What a login takes has been spared for it.
-        let left = until.saturating_duration_since(tokio::time::Instant::now());
-        run & self.login.end(left).await
     }
 }
 
 /// With each new login the run token is tried again at once: that there was none may be all that stood in its way.
 async fn retry_after_login(login: TokenKeeper, token: TokenKeeper) {
     let mut watch = login.watch();
+    let mut ends = token.watch();
     let mut logins = 0;
     loop {
         let view = watch.see();
-        if view.ended {
+        if view.ended || ends.see().ended {
             return;
         }
         if view.seq > logins {
             logins = view.seq;
             token.retry();
         }
-        watch.changed().await;
+        tokio::select! {
+            () = watch.changed() => {}
+            () = ends.changed() => {}
+        }
     }
 }

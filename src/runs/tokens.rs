@@ -23,11 +23,21 @@ pub(super) struct Context {
     pub(super) clock: Clock,
     pub(super) run: Arc<Run>,
     pub(super) stamp: Arc<RunStamp>,
+    /// When the run must be over, as of now.
+    pub(super) deadline: Mutex<Option<Until>>,
     /// How long a call waits for the token that it is to be made with.
     pub(super) patience: Duration,
 }
 
 impl Context {
+    pub(super) fn deadline(&self) -> Option<Until> {
+        *self.deadline.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn extend(&self, until: Until) {
+        *self.deadline.lock().unwrap_or_else(PoisonError::into_inner) = Some(until);
+    }
+
     pub(super) fn call(&self) -> CallId {
         self.boot.call(&self.run.id)
     }
@@ -220,9 +230,20 @@ impl LeaseIds {
     }
 }
 
+/// What a run's token is made from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// The token role.
+    pub role: Arc<str>,
+    /// Its policies, where not all that the token role allows.
+    pub policies: Vec<String>,
+    /// The token role's namespace; `None`: the broker's own.
+    pub namespace: Option<Arc<str>>,
+}
+
 /// The run token.
 pub(super) struct RunPerformer {
-    pub(super) role: String,
+    pub(super) grant: Arc<Grant>,
     /// Its time to live where the run has no deadline.
     pub(super) ttl: Duration,
     pub(super) login: TokenKeeper,
@@ -233,7 +254,7 @@ pub(super) struct RunPerformer {
 impl Performer<Arc<Token>> for RunPerformer {
     fn perform(&self, call: Call<Arc<Token>>) -> BoxFuture<'static, Outcome<Arc<Token>>> {
         let run = RunToken {
-            role: self.role.clone(),
+            grant: Arc::clone(&self.grant),
             ttl: self.ttl,
             login: self.login.clone(),
             leases: Arc::clone(&self.leases),
@@ -260,7 +281,7 @@ impl RunToken {
         // Waiting for the login takes its time, too: what is left is counted after it.
         let login = self.login.get(Duration::ZERO, context.patience).await;
         login.map_err(|refusal| refused("login token", refusal))?;
-        let deadline = context.run.deadline;
+        let deadline = context.deadline();
         let ttl = deadline.map_or(self.ttl, |deadline| deadline.left(context.clock.now()));
         if ttl < Duration::from_secs(1) {
             return Err(Failure::new(
@@ -274,7 +295,15 @@ impl RunToken {
         meta.insert("audit_seq".to_owned(), head.seq.to_string());
         meta.insert("audit_head".to_owned(), head.hash.to_string());
         let ttl = Duration::from_secs(ttl.as_secs());
-        let spec = TokenSpec { role: self.role.clone(), ttl, renewable: deadline.is_none(), meta };
+        let Grant { role, policies, namespace } = &*self.grant;
+        let spec = TokenSpec {
+            role: role.to_string(),
+            policies: policies.clone(),
+            namespace: namespace.clone(),
+            ttl,
+            renewable: deadline.is_none(),
+            meta,
+        };
         let call = context.call();
         let (calling, wanted) = (&call, &spec);
         let create = |login: Arc<Token>| async move {
@@ -291,7 +320,7 @@ impl RunToken {
         let minted = result?;
         if !minted.payload.orphan {
             tracing::warn!(
-                role = self.role,
+                role = &**role,
                 "the run token is not an orphan: it ends with the login token; set orphan=true on the token role"
             );
         }

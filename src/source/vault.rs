@@ -66,6 +66,7 @@ impl VaultSource {
             ttl: Some(format!("{ttl}s")),
             renewable: Some(spec.renewable),
             meta: Some(spec.meta.clone().into_iter().collect()),
+            policies: (!spec.policies.is_empty()).then(|| spec.policies.clone()),
             ..CreateRoleTokenRequest::default()
         };
         let reply = self.control(&call, login, &request).await?;

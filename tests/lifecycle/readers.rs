@@ -34,7 +34,7 @@ async fn readers_that_come_together_share_one_mint() {
 
 #[tokio::test(start_paused = true)]
 async fn readers_that_come_before_the_login_wait_for_it() {
-    let stage = Stage::start(Plan::default());
+    let stage = Stage::start(Plan::default()).await;
     let got = crowd(&stage, 50).await;
     assert!(got.iter().all(Result::is_ok), "{got:?}");
     let counts = [Operation::Login, Operation::CreateToken, Operation::Read].map(|op| stage.vault.count(op));

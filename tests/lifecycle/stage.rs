@@ -12,10 +12,14 @@ use tenure::lease::upstream::ReadKey;
 use tenure::lease::view::Freshness;
 use tenure::metrics::Metrics;
 use tenure::policy::Admission;
-use tenure::run::{Boot, Kind, Run};
+use tenure::policy::rules::{Rule, Rules};
+use tenure::run::Boot;
+use tenure::run::request::Request;
+use tenure::run::subject::Issuers;
+use tenure::run::workflow::Workflow;
 use tenure::runs::journal::Journal;
 use tenure::runs::leases::Limits;
-use tenure::runs::{Runs, Setup};
+use tenure::runs::{Active, Own, Runs, Setup, SubjectExpiry, Watching};
 use tenure::source::dev::{DatabaseRole, DevConfig, DevVault, TokenRole};
 use tenure::supervise::Supervisor;
 
@@ -41,6 +45,12 @@ pub(crate) struct Plan {
     pub(crate) token_ttl: Duration,
     pub(crate) deadline: Option<Duration>,
     pub(crate) limits: Limits,
+    pub(crate) rules: Vec<Rule>,
+    pub(crate) max_runs: usize,
+    pub(crate) workflow: Option<Arc<dyn Workflow>>,
+    pub(crate) issuers: Option<Arc<dyn Issuers>>,
+    pub(crate) watching: Watching,
+    pub(crate) subject_expiry: SubjectExpiry,
 }
 
 impl Default for Plan {
@@ -52,6 +62,12 @@ impl Default for Plan {
             token_ttl: secs(600),
             deadline: None,
             limits: Limits { max_leases: 100, kv_fresh: secs(60), kv_stale: secs(600), kv_bytes: 1 << 20 },
+            rules: Vec::new(),
+            max_runs: 100,
+            workflow: None,
+            issuers: None,
+            watching: Watching::default(),
+            subject_expiry: SubjectExpiry::Cap,
         }
     }
 }
@@ -80,12 +96,12 @@ pub(crate) struct Stage {
 impl Stage {
     /// Everything is there: the login, the run's token.
     pub(crate) async fn new(plan: Plan) -> Self {
-        let stage = Self::start(plan);
+        let stage = Self::start(plan).await;
         stage.broker.runs().established().await.expect("established");
         stage
     }
 
-    pub(crate) fn start(plan: Plan) -> Self {
+    pub(crate) async fn start(plan: Plan) -> Self {
         let clock = Clock::simulated();
         let vault = DevVault::new(clock.clone(), plan.vault);
         for name in ["orders", "billing", "stock", "audit"] {
@@ -99,14 +115,9 @@ impl Stage {
         let boot = Boot::new().expect("entropy");
         let (audit, memory) = Audit::in_memory(boot.id(), clock.clone()).expect("audit");
         let supervisor = Supervisor::default();
-        let run = Run {
-            id: Run::new_id().expect("entropy"),
-            kind: Kind::Process,
-            execution_arn: None,
-            state: None,
-            parent_execution_arn: None,
+        let request = Request {
             deadline: plan.deadline.map(|deadline| Until::new(clock.now(), deadline)),
-            tags: Default::default(),
+            ..Request::default()
         };
         let runs = Runs::start(Setup {
             login: Arc::new(vault.clone()),
@@ -116,11 +127,16 @@ impl Stage {
             boot: boot.clone(),
             clock: clock.clone(),
             supervisor: supervisor.clone(),
-            run,
-            token_role: role,
-            token_ttl: plan.token_ttl,
+            workflow: plan.workflow,
+            issuers: plan.issuers,
+            own: Own { request, token_role: role, token_ttl: plan.token_ttl, ..Own::default() },
+            rules: Rules::new(plan.rules),
+            max_runs: plan.max_runs,
+            watching: plan.watching,
+            subject_expiry: plan.subject_expiry,
             limits: plan.limits,
         })
+        .await
         .expect("runs");
         let admission = Admission::new(1000, Vec::new());
         let broker = Broker::new(runs, admission, audit, boot, clock.clone(), Metrics::default(), PATIENCE);
@@ -134,10 +150,20 @@ impl Stage {
 
     /// Reads what is left for at least `min_left`.
     pub(crate) async fn read_for(&self, path: &str, min_left: Duration) -> Result<Got, Denied> {
+        self.read_as(self.broker.runs().own(), path, min_left).await
+    }
+
+    /// Reads on behalf of a run.
+    pub(crate) async fn read_as(
+        &self,
+        run: &Arc<Active>,
+        path: &str,
+        min_left: Duration,
+    ) -> Result<Got, Denied> {
         let request =
             ReadRequest { key: ReadKey { path: path.into(), query: "".into(), list: false }, min_left };
         let caller = Caller::Unix { uid: 1000, gid: 1000, pid: None };
-        let disclosed = self.broker.read(&Asker::new(&caller, "test"), &request).await?;
+        let disclosed = self.broker.read(&Asker::new(&caller, "test"), run, &request).await?;
         let answer = &disclosed.granted.answer;
         let data: serde_json::Value =
             serde_json::from_slice(answer.data.open(&disclosed.receipt)).expect("JSON");

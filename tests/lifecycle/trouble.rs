@@ -111,7 +111,7 @@ async fn a_renewal_without_an_answer_at_the_leases_end_does_not_spin() {
     let stage = Stage::new(Plan { vault, ..Plan::default() }).await;
     stage.alive(ORDERS).await;
     let key = ReadKey { path: ORDERS.into(), query: "".into(), list: false };
-    let entry = stage.broker.runs().leases.entry(&key, false).expect("held");
+    let entry = stage.broker.runs().own_work().leases.entry(&key, false).expect("held");
     let mut watch = entry.keeper.watch();
     stage.vault.hang();
     let mut changes = 0;

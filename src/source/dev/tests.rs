@@ -25,7 +25,14 @@ impl Stand {
     }
 
     async fn token(&self, login: &Token, role: &str, ttl: u64) -> Token {
-        let spec = TokenSpec { role: role.into(), ttl: secs(ttl), renewable: true, meta: Default::default() };
+        let spec = TokenSpec {
+            role: role.into(),
+            policies: Vec::new(),
+            namespace: None,
+            ttl: secs(ttl),
+            renewable: true,
+            meta: Default::default(),
+        };
         self.vault.create_token(self.call(), login, &spec).await.expect("token").payload
     }
 

@@ -143,6 +143,8 @@ async fn a_run_token_is_made_as_specified() {
     let source = source(&vault).await;
     let spec = TokenSpec {
         role: "run".into(),
+        policies: Vec::new(),
+        namespace: None,
         ttl: Duration::from_millis(90_900),
         renewable: false,
         meta: [("execution_arn".to_owned(), "arn".to_owned())].into(),
@@ -174,6 +176,8 @@ async fn a_refused_run_token_names_the_role_and_the_cure() {
         let vault = FakeVault::always(Act::refusal(status, error)).await;
         let spec = TokenSpec {
             role: "run".into(),
+            policies: Vec::new(),
+            namespace: None,
             ttl: Duration::from_secs(9),
             renewable: true,
             meta: BTreeMap::new(),
@@ -298,8 +302,14 @@ async fn a_token_that_is_of_no_use_is_not_left_behind() {
         ),
     })
     .await;
-    let spec =
-        TokenSpec { role: "run".into(), ttl: Duration::from_secs(9), renewable: true, meta: BTreeMap::new() };
+    let spec = TokenSpec {
+        role: "run".into(),
+        policies: Vec::new(),
+        namespace: None,
+        ttl: Duration::from_secs(9),
+        renewable: true,
+        meta: BTreeMap::new(),
+    };
     let failure = source(&vault).await.create_token(call(), &token(), &spec).await.unwrap_err();
     assert_eq!(failure.class, Class::Permanent);
     assert!(failure.message.contains("auth/token/roles/run"), "{failure}");

@@ -4,6 +4,9 @@
 
 use crate::caller::Caller;
 
+pub mod pattern;
+pub mod rules;
+
 /// One entry of `listen.unix.allow`: all that it names must match.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Allow {

@@ -1,0 +1,237 @@
+//! What makes a run end: its deadline, who says so, the platform. One task looks after all of them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::active::Active;
+use super::life::{Act, Cause, Event, Question};
+use super::{PATIENCE, Runs};
+use crate::audit::{self, Entry};
+use crate::backoff;
+use crate::clock::Until;
+use crate::lease::failure::{Class, Failure};
+use crate::policy::rules::Share;
+use crate::run::arn::{ExecutionArn, Flow};
+use crate::run::workflow::{Beat, ExecutionStatus};
+
+impl Runs {
+    /// Looks at each run when its time has come.
+    pub(super) async fn watch(self: Arc<Self>) {
+        loop {
+            let now = self.common.clock.now();
+            let due = self.registry().due(now.mono());
+            for active in &due {
+                self.step(active, Event::Tick);
+            }
+            let next = self.registry().next_look();
+            let wait = next.map(|at| at.saturating_sub(self.common.clock.now().mono()));
+            tokio::select! {
+                () = self.news.notified() => {}
+                () = sleep(wait) => {}
+            }
+        }
+    }
+
+    /// Lets a run go on until `to`, or as long as its ceiling and its registrant's deadline allow. Returns its deadline.
+    ///
+    /// # Errors
+    /// It is over.
+    pub fn extend(self: &Arc<Self>, active: &Arc<Active>, to: Until) -> Result<Option<Until>, Cause> {
+        let now = self.common.clock.now();
+        if let Some(cause) = active.over(|| now) {
+            return Err(cause);
+        }
+        let bound = self.registrant_of(active).deadline();
+        let to = match bound {
+            Some(bound) if bound.left(now) < to.left(now) => bound,
+            _ => to,
+        };
+        let before = active.deadline();
+        self.step(active, Event::Extend { to });
+        let deadline = active.deadline();
+        if let Some(deadline) = deadline.filter(|_| deadline != before)
+            && let Some(work) = active.work()
+        {
+            work.context.extend(deadline);
+            if let Some((_, token)) = &work.token {
+                token.extend(deadline);
+            }
+            work.leases.extend(deadline);
+        }
+        Ok(deadline)
+    }
+
+    /// Ends a run: its handle is refused from now on, and its token revoked.
+    pub fn finish(self: &Arc<Self>, active: &Arc<Active>, cause: Cause) {
+        self.step(active, Event::End { cause });
+    }
+
+    pub(super) fn step(self: &Arc<Self>, active: &Arc<Active>, event: Event) {
+        match active.step(event, self.common.clock.now()) {
+            Some(Act::Close) => self.close(active),
+            Some(Act::Ask(question)) => self.ask(active, question),
+            None => {}
+        }
+        self.schedule(active);
+    }
+
+    /// Looks at a run again when time may make something of it.
+    pub(super) fn schedule(&self, active: &Arc<Active>) {
+        let now = self.common.clock.now();
+        // Timers count in milliseconds and must not fire a moment too early, again and again.
+        let at =
+            active.life(|life| life.wake_in(now)).map(|wake| now.mono() + wake + Duration::from_millis(1));
+        let mut registry = self.registry();
+        let before = registry.next_look();
+        registry.look_at(active, at);
+        if at.is_some_and(|at| before.is_none_or(|before| at < before)) {
+            drop(registry);
+            self.news.notify_one();
+        }
+    }
+
+    /// The run in whose limits a run lies.
+    fn registrant_of(&self, active: &Active) -> Arc<Active> {
+        let parent = active.run.parent.as_ref().and_then(|id| self.by_id(id));
+        match parent {
+            Some(super::Found::Active(parent)) => parent,
+            _ => Arc::clone(&self.own),
+        }
+    }
+
+    fn close(self: &Arc<Self>, active: &Arc<Active>) {
+        let Some(cause) = active.over(|| self.common.clock.now()) else { return };
+        let why = cause.to_string();
+        self.common.audit.note(&Entry::done(audit::Event::RunEnd).run(&active.stamp).detail(&why));
+        tracing::info!(run = %active.run.id, "the run is over: {why}");
+        self.registry().unregister(active);
+        let children = self.registry().children(&active.run.id);
+        for child in children.iter().filter(|child| follows(child)) {
+            self.step(child, Event::End { cause: Cause::Parent });
+        }
+        if let Some(execution) = &active.run.execution {
+            match cause {
+                Cause::Execution(status) => self.execution_over(execution, status),
+                // That the task is over may be all that is over: its execution may try again.
+                Cause::TaskTimedOut | Cause::TaskGone if execution.flow() == Flow::Standard => {
+                    let (runs, execution) = (Arc::clone(self), execution.clone());
+                    self.common
+                        .supervisor
+                        .spawn("execution", async move { runs.look_after(&execution).await });
+                }
+                _ => {}
+            }
+        }
+        match active.work() {
+            Some(_) if active.rule.as_ref().is_some_and(|rule| rule.share == Share::Process) => {
+                self.leave_shared(active);
+                self.closed(active, cause);
+            }
+            Some(work) => {
+                work.end();
+                let Some((_, token)) = &work.token else { return self.closed(active, cause) };
+                let (runs, active, token) = (Arc::clone(self), Arc::clone(active), token.clone());
+                self.common.supervisor.spawn("run end", async move {
+                    // It tries until its token is gone: revoked and seen to be, or ended by itself.
+                    while !token.end(PATIENCE).await {}
+                    runs.closed(&active, cause);
+                });
+            }
+            None => self.closed(active, cause),
+        }
+    }
+
+    fn closed(&self, active: &Arc<Active>, cause: Cause) {
+        let now = self.common.clock.now();
+        active.step(Event::Closed, now);
+        self.registry().retire(active, cause, now);
+    }
+
+    fn leave_shared(&self, active: &Active) {
+        let Some(rule) = &active.rule else { return };
+        let mut shared = self.shared();
+        let Some((_, users)) = shared.get_mut(&rule.name) else { return };
+        *users = users.saturating_sub(1);
+        if *users == 0
+            && let Some((common, _)) = shared.remove(&rule.name)
+            && let Some(work) = common.work()
+        {
+            work.end();
+        }
+    }
+
+    /// An execution is over, and with it all its runs, and what it started.
+    fn execution_over(self: &Arc<Self>, execution: &ExecutionArn, status: ExecutionStatus) {
+        let (of, started) = {
+            let registry = self.registry();
+            (registry.of(execution).to_vec(), registry.started_by(execution))
+        };
+        for active in of {
+            self.step(&active, Event::End { cause: Cause::Execution(status) });
+        }
+        for child in started.iter().filter(|child| follows(child)) {
+            self.step(child, Event::End { cause: Cause::Parent });
+        }
+    }
+
+    /// Asks once how an execution is doing of which a task is over.
+    async fn look_after(self: &Arc<Self>, execution: &ExecutionArn) {
+        let others = {
+            let registry = self.registry();
+            !registry.of(execution).is_empty() || !registry.started_by(execution).is_empty()
+        };
+        if others && let Ok(Some(Cause::Execution(status))) = self.describe(execution).await {
+            self.execution_over(execution, status);
+        }
+    }
+
+    fn ask(self: &Arc<Self>, active: &Arc<Active>, question: Question) {
+        let (runs, active) = (Arc::clone(self), Arc::clone(active));
+        self.common.supervisor.spawn("run watch", async move {
+            let answer = match question {
+                Question::Heartbeat => runs.beat(&active).await,
+                Question::Describe => match &active.run.execution {
+                    Some(execution) => runs.describe(execution).await,
+                    None => Ok(None),
+                },
+            };
+            if let Err(failure) = &answer
+                && failure.class != Class::Transient
+            {
+                tracing::warn!(run = %active.run.id, "the platform is not asked about this run any more: {failure}");
+            }
+            runs.step(&active, Event::Answered { answer, roll: backoff::roll() });
+        });
+    }
+
+    async fn beat(&self, active: &Active) -> Result<Option<Cause>, Failure> {
+        let (Some(workflow), Some(token)) = (&self.common.workflow, &active.task_token) else {
+            return Ok(None);
+        };
+        Ok(match workflow.heartbeat(token).await? {
+            Beat::Alive => None,
+            Beat::TimedOut => Some(Cause::TaskTimedOut),
+            Beat::Gone | Beat::Invalid => Some(Cause::TaskGone),
+        })
+    }
+
+    async fn describe(&self, execution: &ExecutionArn) -> Result<Option<Cause>, Failure> {
+        let Some(workflow) = &self.common.workflow else { return Ok(None) };
+        self.common.within_budget(&self.budget)?;
+        let described = workflow.describe(execution).await;
+        let status = self.common.counted(&self.budget, described)?;
+        Ok(status.filter(|status| !status.is_live()).map(Cause::Execution))
+    }
+}
+
+/// Whether a run ends with what started it.
+fn follows(active: &Active) -> bool {
+    active.rule.as_ref().is_none_or(|rule| rule.ends_with_parent)
+}
+
+async fn sleep(wait: Option<Duration>) {
+    match wait {
+        Some(wait) => tokio::time::sleep(wait).await,
+        None => std::future::pending().await,
+    }
+}
