@@ -15,8 +15,9 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("broker", &["lease", "run", "supervise", "policy", "audit", "metrics", "runs"]),
     ("door", &["lease", "supervise", "broker"]),
     // Adapters implement what the inner modules own, and name nothing else.
+    ("aws", &[]),
     ("vault", &["lease"]),
-    ("identity", &["lease", "vault"]),
+    ("identity", &["lease", "aws", "vault"]),
     ("source", &["lease", "vault"]),
     ("config", &[]),
     (
