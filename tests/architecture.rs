@@ -19,6 +19,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("vault", &["lease"]),
     ("identity", &["lease", "aws", "vault"]),
     ("source", &["lease", "vault"]),
+    ("workflow", &["lease", "run", "aws"]),
     ("config", &[]),
     (
         "app",
@@ -35,6 +36,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "vault",
             "identity",
             "source",
+            "workflow",
             "config",
         ],
     ),
