@@ -32,6 +32,7 @@ use crate::secret::Credential;
 use crate::source::vault::VaultSource;
 use crate::supervise::Supervisor;
 use crate::vault::{ClientCert, VaultClient, VaultConfig};
+use crate::workflow::{self, StepFunctions};
 
 /// How often the clocks are compared.
 const HEARTBEAT: Duration = Duration::from_secs(1);
@@ -92,15 +93,13 @@ pub struct Upstream {
     pub workflow: Option<Arc<dyn Workflow>>,
     /// Who checks subjects, where any are trusted.
     pub issuers: Option<Arc<dyn Issuers>>,
-    /// The ECS task that the process runs in.
-    pub task: Option<EcsTask>,
 }
 
 impl Upstream {
     /// An upstream without a platform, and without anybody who would vouch for a subject.
     #[must_use]
     pub fn new(login: Arc<dyn Login>, source: Arc<dyn Source>) -> Self {
-        Self { login, source, workflow: None, issuers: None, task: None }
+        Self { login, source, workflow: None, issuers: None }
     }
 
     /// Vault or OpenBao, by AWS IAM.
@@ -136,7 +135,11 @@ impl Upstream {
                 server_id: aws.server_id.clone(),
             },
         );
-        Ok(Self::new(Arc::new(login), Arc::new(VaultSource::new(client))))
+        let workflow = StepFunctions::new(aws.region.clone());
+        Ok(Self {
+            workflow: Some(Arc::new(workflow)),
+            ..Self::new(Arc::new(login), Arc::new(VaultSource::new(client)))
+        })
     }
 }
 
@@ -216,7 +219,7 @@ impl App {
             issuers: upstream.issuers,
             own: Own {
                 request,
-                task: upstream.task,
+                task: ecs_task(run.ecs_metadata.as_deref()).await,
                 token_role: config.run.token_role.clone(),
                 token_ttl: config.run.ttl,
                 verification: config.run.verification,
@@ -385,6 +388,14 @@ impl App {
         }
         drained && revoked
     }
+}
+
+/// The ECS task that the process runs in. Who cannot learn it goes on without.
+async fn ecs_task(endpoint: Option<&str>) -> Option<EcsTask> {
+    workflow::ecs::task(endpoint).await.unwrap_or_else(|failure| {
+        tracing::warn!("the ECS task is not known, and will not be named: {failure}");
+        None
+    })
 }
 
 /// What the file holds.

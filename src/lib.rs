@@ -36,7 +36,9 @@
 //! | [`runs`] | the process's run: its tokens, its leases, the journal of what a crash would leave |
 //! | [`broker`] | one read, from the caller to the receipt |
 //! | [`door`] | the Vault API on a Unix socket and on loopback TCP |
+//! | [`aws`] | what every AWS SDK client of ours is made with |
 //! | [`vault`], [`identity`], [`source`] | adapters: the client to Vault, the AWS IAM login, Vault as a source, and a small Vault in memory |
+//! | [`workflow`] | adapters: Step Functions, and the ECS task metadata endpoint |
 //! | [`config`] | file, environment and flags, checked as a whole |
 //! | [`app`] | the composition: the only module that names adapters |
 //! | [`cli`] | the commands |
@@ -50,6 +52,7 @@
 
 pub mod app;
 pub mod audit;
+pub mod aws;
 pub mod backoff;
 pub mod broker;
 pub mod caller;
@@ -69,3 +72,4 @@ pub mod secret;
 pub mod source;
 pub mod supervise;
 pub mod vault;
+pub mod workflow;

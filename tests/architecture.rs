@@ -15,9 +15,11 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("broker", &["lease", "run", "supervise", "policy", "audit", "metrics", "runs"]),
     ("door", &["lease", "run", "supervise", "broker"]),
     // Adapters implement what the inner modules own, and name nothing else.
+    ("aws", &[]),
     ("vault", &["lease"]),
-    ("identity", &["lease", "vault"]),
+    ("identity", &["lease", "aws", "vault"]),
     ("source", &["lease", "vault"]),
+    ("workflow", &["lease", "run", "aws"]),
     ("config", &["lease", "run", "policy"]),
     (
         "app",
@@ -34,6 +36,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "vault",
             "identity",
             "source",
+            "workflow",
             "config",
         ],
     ),

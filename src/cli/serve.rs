@@ -156,7 +156,12 @@ fn start_logging(log: &Log, session: &Session) -> Result<(), String> {
     subscriber.try_init().map_err(|error| format!("logging cannot start: {error}"))
 }
 
-/// The filter, with the crates capped whose spans say nothing but that a request was built.
+/// The filter, with the crates capped whose spans say nothing but that a request was built, and the one that prints whole
+/// requests, task tokens and all, where everything is asked for.
 fn quiet(filter: &Targets) -> Targets {
-    filter.clone().with_target("rustify", Level::WARN).with_target("vaultrs", Level::WARN)
+    filter
+        .clone()
+        .with_target("rustify", Level::WARN)
+        .with_target("vaultrs", Level::WARN)
+        .with_target("aws_smithy_runtime", Level::WARN)
 }

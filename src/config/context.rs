@@ -23,6 +23,8 @@ pub struct RunEnv {
     pub task_token: Option<Credential>,
     /// `TENURE_SUBJECT_FILE`: holds an OIDC token, or a sealed subject.
     pub subject_file: Option<PathBuf>,
+    /// `ECS_CONTAINER_METADATA_URI_V4`: set by ECS.
+    pub ecs_metadata: Option<String>,
 }
 
 impl RunEnv {
@@ -79,6 +81,7 @@ impl RunEnv {
             // The token itself is not quoted.
             task_token: reader.read("TENURE_TASK_TOKEN", request::task_token),
             subject_file: environment.var("TENURE_SUBJECT_FILE").map(PathBuf::from),
+            ecs_metadata: environment.var("ECS_CONTAINER_METADATA_URI_V4").map(str::to_owned),
         }
     }
 }
