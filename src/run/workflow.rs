@@ -111,12 +111,17 @@ pub trait Workflow: Send + Sync + 'static {
     fn heartbeat<'a>(&'a self, task_token: &'a Credential) -> BoxFuture<'a, Result<Beat, Failure>>;
 
     /// `DescribeExecution`: how it is doing; `None` if there is no such execution. Never asked of an express one.
+    ///
+    /// AWS calls the answer eventually consistent: it may lag behind.
     fn describe<'a>(
         &'a self,
         execution: &'a ExecutionArn,
     ) -> BoxFuture<'a, Result<Option<ExecutionStatus>, Failure>>;
 
     /// `GetExecutionHistory`: what it says to a claim. An execution that is not known says nothing.
+    ///
+    /// A task may run before the history names it (`TaskSubmitted` is written when ECS has answered): that nothing is found
+    /// at first says nothing. May be up to ten calls, each of which counts against the account's rate.
     fn history<'a>(
         &'a self,
         execution: &'a ExecutionArn,

@@ -48,9 +48,10 @@ const PAGES: usize = 10;
 
 /// Step Functions. Cheap to clone.
 ///
-/// The calls need `states:SendTaskHeartbeat` on the state machine or the activity, and `states:DescribeExecution` and
-/// `states:GetExecutionHistory` on `arn:aws:states:<region>:<account>:execution:<state machine>:*`; where the state
-/// machine has a KMS key of its own, the last also needs `kms:Decrypt`.
+/// The calls need `states:SendTaskHeartbeat` on `*` (for the tokens of one state machine, on its ARN), and
+/// `states:DescribeExecution` and `states:GetExecutionHistory` on
+/// `arn:aws:states:<region>:<account>:execution:<state machine>:*`; where the state machine has a KMS key of its own, the
+/// last also needs `kms:Decrypt`.
 #[derive(Clone)]
 pub struct StepFunctions(Arc<Inner>);
 
@@ -165,7 +166,7 @@ impl StepFunctions {
     async fn beat(&self, task_token: &Credential) -> Result<Beat, Failure> {
         let asked = Asked {
             action: "SendTaskHeartbeat",
-            resource: "the ARN of the state machine (or of the activity)",
+            resource: "\"*\" (or, for the tokens of one state machine, on its ARN)",
             token: Some(task_token),
         };
         let call = async {

@@ -2,6 +2,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod interpreted;
+
 const OURS: &str = "arn:aws:ecs:eu-west-1:123456789012:task/orders/0a1b";
 const TOKEN: &str = "AAAAKgAAAAIAAAAAAAAAAQ==";
 
