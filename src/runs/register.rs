@@ -27,6 +27,9 @@ use crate::secret::Credential;
 /// How long a registration waits for the budget of calls to the platform.
 const BUDGET_PATIENCE: Duration = Duration::from_secs(5);
 
+/// An execution's history may be a little behind the task that it tells of: it is asked as often, with these pauses.
+const LAG: [Duration; 3] = [Duration::from_millis(500), Duration::from_millis(1500), Duration::ZERO];
+
 /// Why a run was not registered, extended or shown.
 #[derive(Clone, Debug)]
 pub enum Refusal {
@@ -350,14 +353,20 @@ impl Common {
         if let Some(state) = facts.state.as_deref()
             && (task_token.is_some() || task_arn.is_some())
         {
-            self.budgeted(budget).await?;
             let claim = Claim { state, task_arn, task_token };
-            let evidence = self.counted(budget, workflow.history(execution, claim).await);
-            let evidence = evidence.map_err(Refusal::Unavailable)?;
-            // An activity's token is not in the history: that it is good, and that the state is under way, is all that
-            // Step Functions tells of it.
-            if evidence.names_token || evidence.names_task || (evidence.in_progress && task_token.is_some()) {
-                return Ok(Standing::Verified);
+            for wait in LAG {
+                self.budgeted(budget).await?;
+                let evidence = self.counted(budget, workflow.history(execution, claim).await);
+                let evidence = evidence.map_err(Refusal::Unavailable)?;
+                // An activity's token is not in the history: that it is good, and that the state is under way, is all
+                // that Step Functions tells of it.
+                if evidence.names_token
+                    || evidence.names_task
+                    || (evidence.in_progress && task_token.is_some())
+                {
+                    return Ok(Standing::Verified);
+                }
+                tokio::time::sleep(wait).await;
             }
             if task_token.is_some() {
                 return Err(denied(
