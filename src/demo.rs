@@ -40,7 +40,7 @@ const READERS: usize = 64;
 
 /// What a database user of "orders" lives, at first and at most.
 const TTL: Duration = Duration::from_secs(3);
-const MAX_TTL: Duration = Duration::from_secs(6);
+const MAX_TTL: Duration = Duration::from_secs(5);
 
 /// The deadline of the second state.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -258,7 +258,7 @@ impl Show<'_> {
                 ensure(shorter == (renewals > 0), format!("renewal {renewed} left it {left:?}"))?;
                 let left = left.as_secs_f64();
                 let text = match renewals {
-                    0 => format!("{name} is good for {left:.1} s again, at two thirds of its life"),
+                    0 => format!("{name} is good for {left:.1} s again, long before its end"),
                     _ => format!("{name} gets {left:.1} s: its maximum is near, a replacement is planned"),
                 };
                 self.line.event(if renewals == 0 { Tone::Good } else { Tone::Warn }, "renewed", &text)?;
