@@ -151,10 +151,10 @@ class StateChecks:
         run = self.start("charge")
         secret = self.by_hand.as_run(run).get("database/creds/orders-charge")
         user = secret["data"]["username"]
-        id = time.time_ns() % 1_000_000_000
+        row = time.time_ns() % 1_000_000_000
         open_session = self.by_hand.psql(
             f"BEGIN; CREATE TEMPORARY TABLE scratch (id integer);"
-            f" INSERT INTO charges VALUES ({id}, 1); SELECT pg_sleep(60)", secret["data"])
+            f" INSERT INTO charges VALUES ({row}, 1); SELECT pg_sleep(60)", secret["data"])
         until(lambda: self.by_hand.count(
             "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
             f" AND usename = '{user}'") == 1)
@@ -164,7 +164,7 @@ class StateChecks:
         expect(self.by_hand.role_count(user) == 0, "the role is still there")
         _, errors = open_session.communicate(timeout=10)
         expect("terminating connection due to administrator command" in errors, errors)
-        expect(self.by_hand.count(f"SELECT count(*) FROM charges WHERE id = {id}") == 0, "it was committed")
+        expect(self.by_hand.count(f"SELECT count(*) FROM charges WHERE id = {row}") == 0, "it was committed")
         self.by_hand.as_run(run).put("auth/token/revoke-self")
 
     def owner_ends(self) -> None:
