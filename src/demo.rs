@@ -42,7 +42,7 @@ const READERS: usize = 64;
 
 /// What a database user of "orders" lives, at first and at most.
 const TTL: Duration = Duration::from_secs(3);
-const MAX_TTL: Duration = Duration::from_secs(6);
+const MAX_TTL: Duration = Duration::from_secs(5);
 
 /// The deadline of the second state.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -251,17 +251,24 @@ impl Show<'_> {
             if let Some(row) = rows.last_mut()
                 && renewed > renewals
             {
+                // The first time it gets its whole life anew, then what is left until its maximum.
+                let first = row.renewed.is_empty();
                 row.renewed.push(now);
                 let name = row.name.clone();
                 let left = left(&name).unwrap_or_default();
                 let shorter = left + Duration::from_millis(500) < TTL;
-                ensure(shorter == (renewals > 0), format!("renewal {renewed} left it {left:?}"))?;
+                ensure(shorter != first, format!("renewal {renewed} left it {left:?}"))?;
                 let left = left.as_secs_f64();
-                let text = match renewals {
-                    0 => format!("{name} is good for {left:.1} s again, at two thirds of its life"),
-                    _ => format!("{name} gets {left:.1} s: its maximum is near, a replacement is planned"),
+                let (tone, text) = match first {
+                    true => {
+                        (Tone::Good, format!("{name} is good for {left:.1} s again, long before its end"))
+                    }
+                    false => (
+                        Tone::Warn,
+                        format!("{name} gets {left:.1} s: its maximum is near, a replacement is planned"),
+                    ),
                 };
-                self.line.event(if renewals == 0 { Tone::Good } else { Tone::Warn }, "renewed", &text)?;
+                self.line.event(tone, "renewed", &text)?;
                 renewals = renewed;
             }
             let last = rows.last().map(|row| row.name.clone()).unwrap_or_default();

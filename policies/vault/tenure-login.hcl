@@ -1,12 +1,22 @@
 # Policy of the login token: what the broker itself may do.
 #
-# It reads no secret. It can make run tokens from one token role, end them, and see
-# that they and their leases have ended. Everything a run may read is decided by the
-# token role's `allowed_policies`, which the login token does not hold.
+# It reads no secret. It can make run tokens from the token roles named here, end them,
+# and see that they and their leases have ended. Everything a run may read is decided by
+# the token role's `allowed_policies`, which the login token does not hold.
 
-# Make run tokens, from the role `run` only. (`auth/token/create` itself is absent:
-# with it the broker could make children that carry its own policies.)
+# Make run tokens, from exactly these roles: `run` for a workload as a whole, the others
+# for one state of the workflow each. Keep the lines that you use. No wildcard: whoever
+# may make a role named to fit could hand out its policies. (`auth/token/create` itself is
+# absent: with it the broker could make children that carry its own policies.)
 path "auth/token/create/run" {
+  capabilities = ["update"]
+}
+
+path "auth/token/create/run-reserve" {
+  capabilities = ["update"]
+}
+
+path "auth/token/create/run-charge" {
   capabilities = ["update"]
 }
 
@@ -26,6 +36,16 @@ path "auth/token/lookup-accessor" {
 # The reply carries times only, never the secret.
 path "sys/leases/lookup" {
   capabilities = ["update"]
+}
+
+# Verify the seal on a subject: ask Vault, or read the public key and verify without it.
+# Neither discloses anything secret, and neither can make a seal.
+path "transit/verify/tenure-subject" {
+  capabilities = ["update"]
+}
+
+path "transit/keys/tenure-subject" {
+  capabilities = ["read"]
 }
 
 # The token's own life. These stand here because the login role sets

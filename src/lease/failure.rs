@@ -61,6 +61,13 @@ impl Failure {
         Self { class, message: message.into(), status: None, retry_after: None, request_id: None }
     }
 
+    /// For how long upstream wants to be left alone: what it asked for, or, where it says 429 without a word of when (as
+    /// Vault does unless its rate-limit headers are enabled), the second that such limits are counted by.
+    #[must_use]
+    pub fn pushed_back(&self) -> Option<Duration> {
+        self.retry_after.or_else(|| (self.status == Some(429)).then_some(Duration::from_secs(1)))
+    }
+
     /// The same failure once `lookup-self` has decided what a 403 meant.
     #[must_use]
     pub fn decided(self, class: Class) -> Self {
@@ -75,3 +82,23 @@ impl fmt::Display for Failure {
 }
 
 impl std::error::Error for Failure {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_429_asks_to_be_left_alone_even_where_it_does_not_say_for_how_long() {
+        let failure = |status, retry_after| Failure {
+            status: Some(status),
+            retry_after,
+            ..Failure::new(Class::Transient, "not now")
+        };
+        let seconds = Duration::from_secs;
+        assert_eq!(failure(429, None).pushed_back(), Some(seconds(1)));
+        assert_eq!(failure(429, Some(seconds(7))).pushed_back(), Some(seconds(7)));
+        assert_eq!(failure(503, Some(seconds(7))).pushed_back(), Some(seconds(7)));
+        assert_eq!(failure(503, None).pushed_back(), None);
+        assert_eq!(Failure::new(Class::Transient, "no answer").pushed_back(), None);
+    }
+}

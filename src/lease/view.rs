@@ -91,11 +91,15 @@ impl<P> Held<P> {
         !left.is_zero() && (self.is_static || left >= min_left)
     }
 
-    /// Plans what is to be done with it; the jitter is sampled here, once.
-    pub(crate) fn schedule(&mut self, roll: f64) {
+    /// Plans what is to be done with it; the jitter is sampled here, once. With `crowd` it was just minted, or renewed
+    /// after failures, and so at the same time as many others perhaps.
+    pub(crate) fn schedule(&mut self, crowd: bool, roll: f64) {
         let (act, share) = match (self.is_static, self.extendable()) {
             (true, _) => (Act::Rotate, 0.80 + 0.15 * roll),
-            // Two thirds of its life, and up to a tenth earlier, so that a fleet started together spreads.
+            // Anywhere in the middle third of its life: a fleet that was started together, or waited for upstream
+            // together, is spread at once, at the price of half a renewal.
+            (false, true) if crowd => (Act::Renew, 2.0 / 3.0 - roll / 3.0),
+            // Two thirds of its life, and up to a tenth earlier, so that it stays spread.
             (false, true) => (Act::Renew, 2.0 / 3.0 - roll / 10.0),
             (false, false) => (Act::Rotate, 0.70 + 0.10 * roll),
         };

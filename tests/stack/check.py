@@ -19,6 +19,7 @@ from typing import Any
 from check_readme import check_readme
 from check_report import Report, expect
 from check_server import Checks
+from check_states import StateChecks
 from check_sts import check_sts
 from layout import HERE
 
@@ -38,6 +39,7 @@ def main() -> int:
                              lambda: check_readme(stack.info, name))
             else:
                 print("skip  policies/README.md: envsubst (gettext) is not installed")
+            StateChecks(report, stack.info, name).run()
             Checks(report, stack.info, name).run()
     finally:
         report.check("launcher: end of stdin leaves no process", lambda: check_stop(stack, "EOF"))

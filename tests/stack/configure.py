@@ -45,6 +45,7 @@ def configure(server: Server, admin: Admin, postgres_port: int, sts: Json) -> No
     _aws_auth(api, server, values, sts)
     _key_values(api)
     _database(api, server, values)
+    _transit(api, values)
 
 
 def _audit(api: Api, server: Server) -> None:
@@ -60,8 +61,9 @@ def _policies(api: Api) -> None:
 
 
 def _token_roles(api: Api, values: dict[str, str]) -> None:
+    for name in _shipped_names("token-role-"):
+        api.put(f"auth/token/roles/{name}", _shipped(f"token-role-{name}.json", values))
     run = _shipped("token-role-run.json", values)
-    api.put("auth/token/roles/run", run)
     # For tests only; the policy `extra-run-roles` lets a login use them.
     api.put("auth/token/roles/run-short", run | {"token_explicit_max_ttl": "12s"})
     api.put("auth/token/roles/run-child", run | {"orphan": False})
@@ -103,11 +105,16 @@ def _key_values(api: Api) -> None:
     api.put("sys/mounts/kv1", {"type": "kv", "options": {"version": "1"}})
     api.put("kv1/orders/config", {"password": "canary-kv1-91bc"})
     api.put("sys/mounts/secret", {"type": "kv", "options": {"version": "2"}})
-    value = {"data": {"user": "svc", "password": "canary-kv2-7f3a"}}
-    # A new version 2 mount refuses writes until its upgrade, in the background, is done.
+    _write_when_upgraded(api, "secret/data/orders/config", "canary-kv2-7f3a")
+    for state in ("reserve", "charge"):
+        _write_when_upgraded(api, f"secret/data/orders/states/{state}", f"canary-kv2-{state}")
+
+
+def _write_when_upgraded(api: Api, path: str, password: str) -> None:
+    """A new version 2 mount refuses writes until its upgrade, in the background, is done."""
     for attempt in range(100):
         try:
-            api.put("secret/data/orders/config", value)
+            api.put(path, {"data": {"user": "svc", "password": password}})
             return
         except ApiError as error:
             if error.status != 400 or attempt == 99:
@@ -120,8 +127,14 @@ def _database(api: Api, server: Server, values: dict[str, str]) -> None:
     api.put("sys/mounts/database", {"type": "database"})
     connection = _shipped("database-connection-orders.json", values)
     api.put("database/config/orders", connection | {"allowed_roles": ["*"]})
-    for name in ("orders", "orders-short"):
+    for name in _shipped_names("database-role-"):
         api.put(f"database/roles/{name}", _shipped(f"database-role-{name}.json", values))
+
+
+def _transit(api: Api, values: dict[str, str]) -> None:
+    api.put("sys/mounts/transit", {"type": "transit"})
+    for name in _shipped_names("transit-key-"):
+        api.put(f"transit/keys/{name}", _shipped(f"transit-key-{name}.json", values))
 
 
 def _register_plugin(api: Api, server: Server, kind: str, name: str) -> None:
@@ -131,6 +144,11 @@ def _register_plugin(api: Api, server: Server, kind: str, name: str) -> None:
         return
     checksums = json.loads((server.flavor.plugin_dir.parent / "checksums.json").read_text())
     api.put(f"sys/plugins/catalog/{kind}/{name}", {"sha256": checksums[name], "command": name})
+
+
+def _shipped_names(kind: str) -> list[str]:
+    """What stands between `kind` and `.json` in the names of the shipped files."""
+    return sorted(path.stem.removeprefix(kind) for path in (POLICIES / "vault").glob(f"{kind}*.json"))
 
 
 def _shipped(name: str, values: dict[str, str]) -> Json:

@@ -45,7 +45,7 @@ def make_identities(policies: Path, region: str) -> Identities:
 
     def shipped(name: str) -> str:
         text = (policies / "iam" / name).read_text()
-        return text.replace("${AWS_ACCOUNT_ID}", ACCOUNT).replace("${AWSREGION}", region)
+        return text.replace("${AWS_ACCOUNT_ID}", ACCOUNT).replace("${AWS_REGION}", region)
 
     # An identity policy is not needed to be identified (GetCallerIdentity is always
     # allowed); this one is for role chaining only.
@@ -53,6 +53,9 @@ def make_identities(policies: Path, region: str) -> Identities:
     external_id = "stack-external-id"
     may_chain = _document({"Effect": "Allow", "Action": "sts:AssumeRole", "Resource": chained_role})
     task_role = _role("orders-task", shipped("task-role-trust.json"), may_chain)
+    iam_backends[ACCOUNT]["aws"].put_role_policy(
+        "orders-task", "stepfunctions", shipped("task-role-stepfunctions.json")
+    )
     other_role = _role("other-task", shipped("task-role-trust.json"), None)
     _role(
         "orders-broker",

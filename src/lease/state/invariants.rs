@@ -363,6 +363,16 @@ proptest! {
                 assert!(!trouble.retry.len().is_zero());
                 assert!(trouble.retry.len() >= trouble.failure.retry_after.unwrap_or_default());
             }
+            if let (Some(trouble), Some(held)) = (&view.trouble, &view.held)
+                && held.due.is_some_and(|(_, due)| due == trouble.retry)
+                && !held.is_static
+                && taken.done.is_some()
+                && held.left(taken.at) > Duration::from_secs(1)
+            {
+                // However often it failed before: there is a try while it still lives, if upstream lets us.
+                let asked = trouble.failure.retry_after.unwrap_or_default().mul_f64(1.25);
+                assert!(trouble.retry.len() <= (held.left(taken.at) / 2).max(asked), "too late: {trouble:?}");
+            }
             if let Some(trouble) = &taken.before.trouble
                 && !trouble.retry.is_over(taken.at)
                 && matches!(taken.kind, "tick" | "demand")

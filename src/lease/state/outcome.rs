@@ -71,14 +71,15 @@ impl<P: Clone> Lease<P> {
         self.wanted = false;
         self.recovered();
         self.phase = Phase::Holding { held: Arc::new(held), call: None };
-        self.plan(roll, now);
+        self.plan(true, roll, now);
     }
 
-    /// Plans what is to be done with what is held; the jitter is sampled here, once.
-    fn plan(&mut self, roll: f64, now: Moment) {
+    /// Plans what is to be done with what is held; the jitter is sampled here, once. With `crowd` many others may be
+    /// doing the same now.
+    fn plan(&mut self, crowd: bool, roll: f64, now: Moment) {
         if let Phase::Holding { held, .. } = &mut self.phase {
             let held = Arc::make_mut(held);
-            held.schedule(roll);
+            held.schedule(crowd, roll);
             let enough = self.until.is_some_and(|until| until.left(now) <= held.own.left(now) + WHOLE);
             if enough && !held.is_static {
                 held.due = None;
@@ -99,7 +100,7 @@ impl<P: Clone> Lease<P> {
             Arc::make_mut(held).reach = None;
         }
         if held.due.is_none() {
-            self.plan(roll, now);
+            self.plan(false, roll, now);
         }
     }
 
@@ -128,7 +129,7 @@ impl<P: Clone> Lease<P> {
     fn failed(&mut self, failure: Failure, roll: f64, now: Moment) -> Until {
         self.failures += 1;
         self.attempt = self.attempt.saturating_add(1);
-        let delay = self.terms.backoff.delay(self.attempt, failure.retry_after, roll);
+        let delay = self.terms.backoff.delay(self.attempt, failure.pushed_back(), roll);
         let retry = Until::new(now, delay);
         self.trouble = Some(Arc::new(Trouble { failure: Arc::new(failure), retry }));
         retry
@@ -137,10 +138,12 @@ impl<P: Clone> Lease<P> {
     /// As [`failed`](Self::failed), but the next try comes before what is held ends, of which `left` is left: half-way
     /// there at the latest, unless upstream asked for more or a second is all that is left.
     fn failed_before(&mut self, left: Duration, failure: Failure, roll: f64, now: Moment) -> Until {
-        let asked = failure.retry_after.is_some();
+        let asked = failure.pushed_back().unwrap_or_default();
         let mut retry = self.failed(failure, roll, now);
-        if !asked && left > Duration::from_secs(1) {
-            retry = Until::new(retry.from, retry.len().min(left.mul_f64(0.5)));
+        // Not all at the very moment that was asked for.
+        let latest = left.mul_f64(0.5).max(asked.mul_f64(1.0 + roll / 4.0));
+        if left > Duration::from_secs(1) {
+            retry = Until::new(retry.from, retry.len().min(latest));
             if let Some(trouble) = &mut self.trouble {
                 Arc::make_mut(trouble).retry = retry;
             }
@@ -190,8 +193,10 @@ impl<P: Clone> Lease<P> {
                 held.maxed = renewed.ttl < held.full || (!longer && renewed.ttl < ask);
                 held.own = Until::new(renewed.sent, renewed.ttl);
                 held.stale = held.own.len();
+                // Whoever had to wait for upstream waited together with others.
+                let crowd = self.attempt > 0;
                 self.recovered();
-                self.plan(roll, now);
+                self.plan(crowd, roll, now);
             }
             Err(failure) => match failure.class {
                 Class::Transient => {
