@@ -10,10 +10,11 @@ valid."
 | any call with the token of a closed task | `TaskTimedOut` | success while the execution goes on, then `InvalidToken`, and success again for a failure |
 | a heartbeat for a state without `HeartbeatSeconds` | success | `InvalidToken` |
 | `StopExecution` while a task is under way | `ABORTED` | goes on until the heartbeat is late, then `FAILED` |
-| `StopExecution` of a parent | the nested execution is stopped too | it goes on |
+| `StopExecution` of a parent | the nested execution is stopped too, at best effort | it goes on |
 | `StopExecution` right after the start | `ABORTED` | an internal error, or nothing |
 | a task that nobody polled for in time | `States.Timeout` | `States.Runtime` |
 | polling for a task that is closed already | waits for the next | gives the closed one |
+| any of these calls while another execution starts | as ever | now and then an internal error |
 | `$$.State.EnteredTime` | milliseconds and `Z` | microseconds and `+00:00` |
 """
 
@@ -29,7 +30,9 @@ from localstack.aws.api.stepfunctions import (
     ExecutionStatus,
     HistoryEventType,
     InvalidToken,
+    SendTaskFailureOutput,
     SendTaskHeartbeatOutput,
+    SendTaskSuccessOutput,
     TaskTimedOut,
 )
 from localstack.services.stepfunctions.asl.component.state import state
@@ -44,6 +47,8 @@ from localstack.services.stepfunctions.asl.eval.callback.callback import (
     ActivityTaskStartEndpoint,
     CallbackConsumerTimeout,
     CallbackEndpoint,
+    CallbackOutcomeFailure,
+    CallbackOutcomeSuccess,
 )
 from localstack.services.stepfunctions.asl.eval.environment import Environment
 from localstack.services.stepfunctions.asl.eval.event.event_manager import EventManager
@@ -87,11 +92,24 @@ def _closed_tokens() -> None:
                 _take_back(frame, token)
         return close_frame
 
-    def only_open(original: Method) -> Method:
-        def call(self: StepFunctionsProvider, context: Any, task_token: str, *rest: Any, **more: Any) -> Any:
-            _open_task(self, context, task_token)
-            return original(self, context, task_token, *rest, **more)
-        return call
+    def success(_original: Method) -> Method:
+        def send_task_success(
+            self: StepFunctionsProvider, context: Any, task_token: str, output: str, **_more: Any
+        ) -> SendTaskSuccessOutput:
+            outcome = CallbackOutcomeSuccess(callback_id=task_token, output=output)
+            _open_task(self, context, task_token).notify(outcome)
+            return SendTaskSuccessOutput()
+        return send_task_success
+
+    def failure(_original: Method) -> Method:
+        def send_task_failure(
+            self: StepFunctionsProvider, context: Any, task_token: str,
+            error: str | None = None, cause: str | None = None, **_more: Any,
+        ) -> SendTaskFailureOutput:
+            outcome = CallbackOutcomeFailure(callback_id=task_token, error=error, cause=cause)
+            _open_task(self, context, task_token).notify(outcome)
+            return SendTaskFailureOutput()
+        return send_task_failure
 
     def heartbeat(_original: Method) -> Method:
         def send_task_heartbeat(
@@ -102,22 +120,32 @@ def _closed_tokens() -> None:
         return send_task_heartbeat
 
     _around(Environment, "close_frame", closing)
-    _around(StepFunctionsProvider, "send_task_success", only_open)
-    _around(StepFunctionsProvider, "send_task_failure", only_open)
+    _around(StepFunctionsProvider, "send_task_success", success)
+    _around(StepFunctionsProvider, "send_task_failure", failure)
     _around(StepFunctionsProvider, "send_task_heartbeat", heartbeat)
 
 
 def _open_task(provider: StepFunctionsProvider, context: Any, token: str) -> CallbackEndpoint:
     """The task that waits for `token`'s outcome; TaskTimedOut if it does not any more."""
+    found = _find_task(provider, context, token)
+    if found is None:
+        raise InvalidToken("Invalid Token: 'Invalid token'")
+    env, endpoint = found
+    if not env.is_running() or endpoint.consumer_error or endpoint.get_outcome():
+        raise TaskTimedOut("Task Timed Out: 'Provided task does not exist anymore'")
+    return endpoint
+
+
+def _find_task(
+    provider: StepFunctionsProvider, context: Any, token: str
+) -> tuple[Environment, CallbackEndpoint] | None:
     for execution in provider._get_executions(context):
+        # An execution that is being started at this moment has none yet.
         env = getattr(execution.exec_worker, "env", None)
         endpoint = None if env is None else env.callback_pool_manager.get(token)
-        if endpoint is None:
-            continue
-        if not env.is_running() or endpoint.consumer_error or endpoint.get_outcome():
-            raise TaskTimedOut("Task Timed Out: 'Provided task does not exist anymore'")
-        return endpoint
-    raise InvalidToken("Invalid Token: 'Invalid token'")
+        if endpoint is not None:
+            return env, endpoint
+    return None
 
 
 def _take_back(env: Environment, token: str) -> None:
@@ -141,7 +169,21 @@ def _polling() -> None:
                 time.sleep(POLL_EVERY)
         return None
 
+    def started(_original: Method) -> Method:
+        def send_started(
+            self: StepFunctionsProvider, context: Any, task_token: str, worker_name: str | None
+        ) -> None:
+            # A task can be polled for a moment before it is registered.
+            end = time.monotonic() + 1
+            while (found := _find_task(self, context, task_token)) is None:
+                if time.monotonic() > end:
+                    raise InvalidToken("Invalid Token: 'Invalid token'")
+                time.sleep(0.01)
+            found[1].notify_activity_task_start(worker_name=worker_name)
+        return send_started
+
     StepFunctionsProvider._pull_activity_task = staticmethod(pull)
+    _around(StepFunctionsProvider, "_send_activity_task_started", started)
     # Declared there, and read without having been set where nobody polled in time.
     ActivityTaskStartEndpoint._outcome = None
 
