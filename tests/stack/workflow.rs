@@ -77,6 +77,15 @@ impl<'a> Workflow<'a> {
     #[track_caller]
     pub(crate) fn poll(&self, activity: &str) -> (String, Value) {
         let given = ok(self.server, "GetActivityTask", &json!({ "activityArn": activity }));
+        if given["taskToken"].is_null() {
+            let body = json!({ "stateMachineArn": self.orders_machine });
+            let listed = ok(self.server, "ListExecutions", &body);
+            let executions = listed["executions"].as_array().into_iter().flatten();
+            let histories: Vec<_> = executions
+                .map(|one| Execution { workflow: self, arn: text(&one["executionArn"]).to_owned() }.history())
+                .collect();
+            panic!("no task of {activity}: {histories:#?}");
+        }
         let input = serde_json::from_str(text(&given["input"])).expect("an input of JSON");
         (text(&given["taskToken"]).to_owned(), input)
     }

@@ -58,9 +58,9 @@ from localstack.services.stepfunctions.backend.activity import ActivityTask
 from localstack.services.stepfunctions.backend.execution import Execution
 from localstack.services.stepfunctions.provider import StepFunctionsProvider
 
-# The longest that a poll is held, and how often it looks: the interpreter's own second
-# would be most of a test's time.
-POLL_SECONDS, POLL_EVERY = 60.0, 0.05
+# The longest that a poll is held (AWS: 60 s), and how often it looks: the interpreter's own
+# second would be most of a test's time.
+POLL_SECONDS, POLL_EVERY = 20.0, 0.05
 
 Method = Callable[..., Any]
 
