@@ -150,8 +150,9 @@ def _find_task(
 
 def _take_back(env: Environment, token: str) -> None:
     """Nobody polls for a closed task any more."""
-    for activity in env.activity_store.values():
-        for task in [task for task in activity._tasks if task.task_token == token]:
+    # Copies: other executions add to both meanwhile, and what fails here fails the state.
+    for activity in list(env.activity_store.values()):
+        for task in [task for task in list(activity._tasks) if task.task_token == token]:
             try:
                 activity._tasks.remove(task)
             except ValueError:  # polled for at this moment
