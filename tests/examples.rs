@@ -74,3 +74,45 @@ fn the_task_definition_gives_the_broker_a_good_environment() {
     let stop = broker["stopTimeout"].as_u64().expect("seconds");
     assert!(loaded.config.shutdown.grace.as_secs() < stop, "the grace must end before ECS kills");
 }
+
+fn definition(name: &str) -> serde_json::Value {
+    serde_json::from_str(&project(&format!("examples/stepfunctions/{name}"))).expect("JSON")
+}
+
+#[test]
+fn the_tutorials_configuration_is_good() {
+    let name = "examples/stepfunctions/tenure.toml";
+    check(name, Some(&project(name)), &[]);
+}
+
+#[test]
+fn the_tutorials_tasks_say_which_run_they_are_and_until_when() {
+    let (orders, charge) = (definition("orders.asl.json"), definition("charge.asl.json"));
+    let tasks = [&orders["States"]["Reserve"], &charge["States"]["Charge"]];
+    for task in tasks {
+        let run = &task["Parameters"]["run"];
+        assert_eq!(run["execution_arn.$"], "$$.Execution.Id");
+        assert_eq!(run["state.$"], "$$.State.Name");
+        assert_eq!(run["attempt.$"], "$$.State.RetryCount");
+        assert_eq!(run["timeout_seconds"], task["TimeoutSeconds"], "a credential ends with its task");
+        assert!(task["HeartbeatSeconds"].as_u64() < task["TimeoutSeconds"].as_u64());
+        assert!(task["Retry"][0]["ErrorEquals"].to_string().contains("Tenure.Unavailable"));
+    }
+    assert_eq!(
+        orders["States"]["Payment"]["Parameters"]["Input"]["parent_execution_arn.$"],
+        "$$.Execution.Id"
+    );
+    assert_eq!(tasks[1]["Parameters"]["run"]["parent_execution_arn.$"], "$.parent_execution_arn");
+}
+
+#[test]
+fn the_tutorials_worker_is_tested_with_what_it_requires() {
+    let stack = project("tests/stack/requirements.txt");
+    for pin in project("examples/stepfunctions/requirements.txt").lines() {
+        let pin = pin.replace("psycopg[binary]", "psycopg-binary");
+        assert!(
+            stack.lines().any(|line| line == pin),
+            "the stack has no {pin}: see tests/stack/requirements.in"
+        );
+    }
+}

@@ -18,6 +18,8 @@ mod http;
 mod proxy;
 #[path = "stack/readers.rs"]
 mod readers;
+#[path = "stack/workflow.rs"]
+mod workflow;
 
 #[path = "stack/answers.rs"]
 mod answers;
@@ -43,3 +45,5 @@ mod starts;
 mod tls;
 #[path = "stack/tokens.rs"]
 mod tokens;
+#[path = "stack/tutorial.rs"]
+mod tutorial;

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import postgres
 from child import dying_with_us
-from layout import GO_FLAGS, HERE, VAULT_TAGS, Artifacts, say, stack_dir
+from layout import GO_FLAGS, HERE, INTERPRETER, VAULT_TAGS, Artifacts, say, stack_dir
 from rundir import anything_runs
 
 VAULT = "github.com/hashicorp/vault"
@@ -43,7 +43,13 @@ def setup() -> None:
         started = time.monotonic()
         _check_tools()
         artifacts = Artifacts()
-        _python_environment(artifacts)
+        _python_environment(
+            "Python environment (moto, hvac, OpenBao's binary)", artifacts.venv_dir, HERE
+        )
+        _python_environment(
+            "Python environment of the state machines' interpreter (about 500 MB)",
+            artifacts.interpreter_dir, INTERPRETER,
+        )
         _vault(artifacts)
         _openbao(artifacts)
         _remove_outdated(root, artifacts)
@@ -81,18 +87,18 @@ def _install_postgres() -> None:
         raise SetupError(f"apt-get brought no PostgreSQL server: {advice}")
 
 
-def _python_environment(artifacts: Artifacts) -> None:
-    complete = artifacts.venv_dir / "complete"
+def _python_environment(label: str, directory: Path, requirements: Path) -> None:
+    complete = directory / "complete"
     if complete.exists():
         return
     # A virtual environment cannot be renamed (its scripts name their interpreter), so
     # here a stamp, written last, says that it is complete.
-    shutil.rmtree(artifacts.venv_dir, ignore_errors=True)
-    venv.create(artifacts.venv_dir, with_pip=True, symlinks=True)
+    shutil.rmtree(directory, ignore_errors=True)
+    venv.create(directory, with_pip=True, symlinks=True)
     _run(
-        "Python environment (moto, hvac, OpenBao's binary)",
-        [str(artifacts.python), "-m", "pip", "install", "--quiet",
-         "--disable-pip-version-check", "-r", str(HERE / "requirements.txt")],
+        label,
+        [str(directory / "bin" / "python"), "-m", "pip", "install", "--quiet",
+         "--disable-pip-version-check", "-r", str(requirements / "requirements.txt")],
     )
     complete.write_text("")
 
@@ -158,9 +164,12 @@ def _into(final: Path) -> Iterator[Path | None]:
 def _remove_outdated(root: Path, artifacts: Artifacts) -> None:
     if anything_runs(root):
         return
-    keep = {artifacts.vault_dir.name, artifacts.openbao_dir.name, artifacts.venv_dir.name}
+    keep = {
+        artifacts.vault_dir.name, artifacts.openbao_dir.name, artifacts.venv_dir.name,
+        artifacts.interpreter_dir.name,
+    }
     for path in root.iterdir():
-        if path.name.startswith(("vault-", "openbao-", "venv-")) and path.name not in keep:
+        if path.name.startswith(("vault-", "openbao-", "venv-", "interpreter-")) and path.name not in keep:
             shutil.rmtree(path, ignore_errors=True)
 
 

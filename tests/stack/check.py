@@ -20,6 +20,7 @@ from check_readme import check_readme
 from check_report import Report, expect
 from check_server import Checks
 from check_states import StateChecks
+from check_stepfunctions import check_stepfunctions
 from check_sts import check_sts
 from layout import HERE
 
@@ -33,6 +34,7 @@ def main() -> int:
     stack = Stack(python)
     try:
         check_sts(report, stack.info["sts"])
+        check_stepfunctions(report, stack.info["stepfunctions"])
         for name in ("vault", "openbao"):
             if shutil.which("envsubst"):
                 report.check(f"{name}: the commands of policies/README.md work",
@@ -54,7 +56,7 @@ class Stack:
 
     def __init__(self, python: str) -> None:
         self.process = subprocess.Popen(
-            [python, str(HERE / "stack.py"), "up", "--json"],
+            [python, str(HERE / "stack.py"), "up", "--json", "--with", "stepfunctions"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         )
         assert self.process.stdout is not None

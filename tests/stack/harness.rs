@@ -67,7 +67,7 @@ impl Flavor {
     #[track_caller]
     pub(crate) fn shared(self) -> &'static Server {
         static SHARED: OnceLock<Result<Stack, String>> = OnceLock::new();
-        match SHARED.get_or_init(|| Stack::up(None)) {
+        match SHARED.get_or_init(|| Stack::up(None, &["stepfunctions"])) {
             Ok(stack) => stack.server(self),
             Err(why) => panic!("{why}"),
         }
@@ -85,7 +85,7 @@ impl Stack {
     /// A stack with one server, to be broken by one test.
     #[track_caller]
     pub(crate) fn own(flavor: Flavor) -> Self {
-        Self::up(Some(flavor)).unwrap_or_else(|why| panic!("{why}"))
+        Self::up(Some(flavor), &[]).unwrap_or_else(|why| panic!("{why}"))
     }
 
     #[track_caller]
@@ -93,7 +93,7 @@ impl Stack {
         self.servers.iter().find(|server| server.flavor == flavor).expect("a server that was started")
     }
 
-    fn up(only: Option<Flavor>) -> Result<Self, String> {
+    fn up(only: Option<Flavor>, with: &[&str]) -> Result<Self, String> {
         const SETUP: &str = "the real test stack did not start; `make test` sets it up (Python >= 3.11, Go >= 1.25.3, \
                              PostgreSQL: see tests/stack/README.md), and so does `python3 tests/stack/stack.py setup`";
         let program = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/stack/stack.py");
@@ -101,6 +101,9 @@ impl Stack {
         command.args([program, "up", "--json"]);
         if let Some(flavor) = only {
             command.args(["--only", flavor.name()]);
+        }
+        for extra in with {
+            command.args(["--with", extra]);
         }
         let mut launcher = command
             .stdin(Stdio::piped())

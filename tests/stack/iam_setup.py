@@ -8,12 +8,9 @@ from datetime import UTC
 from pathlib import Path
 from typing import Any
 
-from layout import REGION
+from layout import ACCOUNT, REGION
 from moto.iam.models import iam_backends
 from moto.sts.models import sts_backends
-
-# moto puts what it makes without other word into this account.
-ACCOUNT = "123456789012"
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ HERE = Path(__file__).resolve().parent
 PROJECT = HERE.parent.parent
 POLICIES = PROJECT / "policies"
 EXTRA = HERE / "extra"
+INTERPRETER = HERE / "interpreter"
 
 OPENBAO_VERSION = "2.7.2"
 
@@ -21,6 +22,8 @@ GO_FLAGS = ("-mod=readonly", "-buildvcs=false", "-ldflags=-s -w")
 VAULT_TAGS = ("-tags=minimal",)
 
 REGION = "eu-west-1"
+# moto puts what it makes without other word into this account.
+ACCOUNT = "123456789012"
 SERVER_ID = "vault.test"
 
 
@@ -60,11 +63,18 @@ class Artifacts:
         self.vault = self.vault_dir / "vault"
         self.openbao = self.openbao_dir / "bao"
         self.python = self.venv_dir / "bin" / "python"
+        # An environment of its own: what it pins does not go with what the rest needs.
+        self.interpreter_dir = root / (
+            f"interpreter-{content_key(INTERPRETER / 'requirements.txt', python)}"
+        )
+        self.interpreter_python = self.interpreter_dir / "bin" / "python"
 
-    def missing(self) -> list[str]:
+    def missing(self, *, stepfunctions: bool) -> list[str]:
         wanted = {
             "Vault": self.vault_dir,
             "OpenBao": self.openbao_dir,
             "the Python environment": self.venv_dir / "complete",
         }
+        if stepfunctions:
+            wanted["the interpreter of state machines"] = self.interpreter_dir / "complete"
         return [name for name, path in wanted.items() if not path.exists()]

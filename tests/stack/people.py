@@ -16,6 +16,8 @@ def present(stack: Json, directory: Path) -> None:
     sts, postgres = stack["sts"], stack["postgres"]
     print(f"PostgreSQL  127.0.0.1:{postgres['port']}  database {postgres['dbname']}")
     print(f"STS         {sts['url']}  region {sts['region']}  (signatures are checked)")
+    if "stepfunctions" in stack:
+        print(f"Step Functions  {stack['stepfunctions']['endpoint']}  (they are not)")
     for name in ("vault", "openbao"):
         if name not in stack:
             continue
@@ -41,7 +43,8 @@ def present(stack: Json, directory: Path) -> None:
 def task_environment(stack: Json) -> dict[str, str]:
     """What a shell needs to be the task `orders-task`."""
     sts = stack["sts"]
-    return {
+    workflows = {"AWS_ENDPOINT_URL_SFN": stack["stepfunctions"]["endpoint"]} if "stepfunctions" in stack else {}
+    return workflows | {
         "AWS_REGION": REGION,
         "AWS_ACCESS_KEY_ID": sts["access_key_id"],
         "AWS_SECRET_ACCESS_KEY": sts["secret_access_key"],

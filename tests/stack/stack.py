@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""The real test stack: Vault, OpenBao, PostgreSQL and an STS that checks signatures.
+"""The real test stack: Vault, OpenBao, PostgreSQL, an STS that checks signatures, and an
+interpreter of Step Functions' state machines.
 
     stack.py setup          build and install everything (cached)
     stack.py up             start, print addresses, stay until Ctrl-C
@@ -29,6 +30,8 @@ def main() -> int:
     run = commands.add_parser("up", help="start the stack and keep it until told to stop")
     run.add_argument("--json", action="store_true", help="one JSON line; stop when stdin ends")
     run.add_argument("--only", choices=("vault", "openbao"), help="start one of the two servers")
+    run.add_argument("--with", action="append", default=[], choices=("stepfunctions",), dest="extras",
+                     help="start this too (without --json, all is started)")
     commands.add_parser("check", help="start the stack and prove that it works")
     arguments = parser.parse_args()
     try:
@@ -37,7 +40,10 @@ def main() -> int:
                 setup()
                 return 0
             case "up":
-                return up(as_json=arguments.json, only=arguments.only)
+                return up(
+                    as_json=arguments.json, only=arguments.only,
+                    with_stepfunctions="stepfunctions" in arguments.extras or not arguments.json,
+                )
             case _:
                 return check()
     except (SetupError, StartError) as error:
@@ -50,7 +56,7 @@ def main() -> int:
 def check() -> int:
     """The check signs AWS requests, so it runs where botocore is: in the environment."""
     artifacts = Artifacts()
-    if missing := artifacts.missing():
+    if missing := artifacts.missing(stepfunctions=True):
         raise SetupError(f"not set up: {', '.join(missing)}; run `stack.py setup`")
     return subprocess.run(
         [str(artifacts.python), str(HERE / "check.py"), sys.executable], env=dict(os.environ), check=False

@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
-from iam_setup import ACCOUNT, assume, make_identities
+from iam_setup import assume, make_identities
+from layout import ACCOUNT
 from moto import settings
 from moto.core.authorization import ActionAuthenticatorMixin
 from moto.moto_server.werkzeug_app import (

@@ -19,7 +19,7 @@ import people
 from build import SetupError
 from child import Child, Children, StartError, clean_environment, stop_strays
 from configure import configure
-from layout import HERE, POLICIES, REGION, SERVER_ID, Artifacts, say, stack_dir
+from layout import ACCOUNT, HERE, INTERPRETER, POLICIES, REGION, SERVER_ID, Artifacts, say, stack_dir
 from postgres import Admin, Postgres
 from rundir import RunDir
 from server import Flavor, Server, Tls, server_argv
@@ -31,10 +31,10 @@ class Stopped(BaseException):
     """A signal asked us to stop. Not an Exception: nothing may swallow it."""
 
 
-def up(*, as_json: bool, only: str | None) -> int:
+def up(*, as_json: bool, only: str | None, with_stepfunctions: bool) -> int:
     """Runs the stack until stdin ends (with `as_json`) or a signal comes."""
     artifacts = Artifacts()
-    if missing := artifacts.missing():
+    if missing := artifacts.missing(stepfunctions=with_stepfunctions):
         raise SetupError(f"not set up: {', '.join(missing)}; run `stack.py setup`")
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, _stop)
@@ -44,7 +44,7 @@ def up(*, as_json: bool, only: str | None) -> int:
     failed = False
     try:
         started = time.monotonic()
-        description = _start(artifacts, children, run_dir.path, only)
+        description = _start(artifacts, children, run_dir.path, only, with_stepfunctions)
         say(f"stack: ready in {time.monotonic() - started:.1f} s")
         if as_json:
             print(json.dumps(description), flush=True)
@@ -79,7 +79,9 @@ def _until_stdin_ends() -> None:
             return
 
 
-def _start(artifacts: Artifacts, children: Children, run_dir: Path, only: str | None) -> Json:
+def _start(
+    artifacts: Artifacts, children: Children, run_dir: Path, only: str | None, with_stepfunctions: bool
+) -> Json:
     # Processes first, all of them from this thread (see `Children.spawn`); then the
     # waiting; then the configuration, which is requests only, in threads.
     flavors = [f for f in _flavors(artifacts) if only in (None, f.name)]
@@ -87,6 +89,7 @@ def _start(artifacts: Artifacts, children: Children, run_dir: Path, only: str | 
 
     tls = _spawn_tls(artifacts, children, run_dir)
     sts = _spawn_sts(artifacts, children, run_dir)
+    stepfunctions = _spawn_stepfunctions(artifacts, children, run_dir) if with_stepfunctions else None
     postgres = Postgres(children, run_dir)
     _finish(children, tls)
     servers = [Server(children, run_dir, f, Tls(run_dir / "tls")) for f in flavors]
@@ -99,7 +102,7 @@ def _start(artifacts: Artifacts, children: Children, run_dir: Path, only: str | 
     with ThreadPoolExecutor() as pool:
         unsealing = [pool.submit(server.initialise) for server in servers]
         preparing = pool.submit(postgres.prepare, list(admins.values()))
-        aws = pool.submit(_sts_description, sts).result()
+        aws = pool.submit(_ready_line, sts).result()
         preparing.result()
         for waiting in unsealing:
             waiting.result()
@@ -109,13 +112,16 @@ def _start(artifacts: Artifacts, children: Children, run_dir: Path, only: str | 
         ]
         for waiting in configuring:
             waiting.result()
+        extras = {} if stepfunctions is None else {
+            "stepfunctions": _ready_line(stepfunctions) | {"log": str(stepfunctions.log)}
+        }
 
     return {
         "run_dir": str(run_dir),
         "python": str(artifacts.python),
         "postgres": postgres.describe(),
         "sts": aws,
-    } | {
+    } | extras | {
         server.flavor.name: server.describe() | {
             "database_admin": {"user": admins[server.flavor.name].user,
                                "password": admins[server.flavor.name].password},
@@ -151,18 +157,32 @@ def _spawn_sts(artifacts: Artifacts, children: Children, run_dir: Path) -> Child
     )
 
 
+def _spawn_stepfunctions(artifacts: Artifacts, children: Children, run_dir: Path) -> Child:
+    home = run_dir / "stepfunctions"
+    home.mkdir()
+    return children.spawn(
+        "stepfunctions",
+        [str(artifacts.interpreter_python), str(INTERPRETER / "serve.py"), "--home", str(home),
+         "--region", REGION, "--account", ACCOUNT],
+        log=run_dir / "stepfunctions.log", env=clean_environment(home), stdout=subprocess.PIPE,
+        # All that it has is in memory, and it would take six seconds to end in an orderly way.
+        stop_signal=signal.SIGKILL,
+    )
+
+
 def _finish(children: Children, child: Child) -> None:
     if child.process.wait(60) != 0:
         raise StartError(f"{child.name} failed:\n{child.last_log_lines()}")
     children.forget(child)
 
 
-def _sts_description(sts: Child) -> Json:
-    pipe: IO[bytes] | None = sts.process.stdout
+def _ready_line(child: Child) -> Json:
+    """What a child says of itself, once, when it is ready."""
+    pipe: IO[bytes] | None = child.process.stdout
     assert pipe is not None
     ready, _, _ = select.select([pipe], [], [], 60)
     line = pipe.readline() if ready else b""
     if not line:
-        raise StartError(f"sts.py is not ready:\n{sts.last_log_lines()}")
+        raise StartError(f"{child.name} is not ready:\n{child.last_log_lines()}")
     description: Json = json.loads(line)
     return description
