@@ -13,7 +13,7 @@ use crate::broker::Broker;
 use crate::clock::Clock;
 use crate::config::{self, AuditSink, Config, RunEnv};
 use crate::door::{Doors, ListenError, LocalToken, UnixDoor, UnixOptions};
-use crate::identity::aws::{AwsLogin, AwsLoginConfig};
+use crate::identity::aws::{Assume, AwsLogin, AwsLoginConfig, Session, Work};
 use crate::lease::failure::Failure;
 use crate::lease::upstream::{Login, ReadKey, Source};
 use crate::metrics::Metrics;
@@ -73,11 +73,11 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    /// Vault or OpenBao, by AWS IAM.
+    /// Vault or OpenBao, by AWS IAM; sessions of roles that are assumed for it are named after `run`.
     ///
     /// # Errors
     /// An address that leads nowhere. Nothing is connected yet.
-    pub fn vault(config: &Config, clock: &Clock) -> Result<Self, AppError> {
+    pub fn vault(config: &Config, run: &Run, clock: &Clock) -> Result<Self, AppError> {
         let vault = &config.vault;
         let client = VaultClient::new(
             VaultConfig {
@@ -104,10 +104,62 @@ impl Upstream {
                 region: aws.region.clone(),
                 fips: aws.fips,
                 server_id: aws.server_id.clone(),
+                assume: assumed(&aws.assume, run),
             },
         );
         Ok(Self { login: Arc::new(login), source: Arc::new(VaultSource::new(client)) })
     }
+}
+
+/// The roles that are assumed before the login, their sessions named after the run.
+fn assumed(roles: &[config::Assume], run: &Run) -> Vec<Assume> {
+    let execution = run.execution_arn.as_deref();
+    let commit = run.tags.get("git_commit").or_else(|| run.tags.get("commit"));
+    let session = Session::of(&Work {
+        run: &run.id,
+        execution_arn: execution,
+        state_machine: execution.and_then(state_machine),
+        state: run.state.as_deref(),
+        // Whoever the run acts for is not verified.
+        subject: None,
+        git_commit: commit.map(String::as_str),
+    });
+    let assume = |role: &config::Assume| Assume {
+        role_arn: role.role_arn.clone(),
+        external_id: role.external_id.clone(),
+        session_name: role.session_name.clone().unwrap_or_else(|| session.name.clone()),
+        source_identity: role.source_identity.then(|| session.source_identity.clone()),
+        tags: if role.session_tags { session.tags.clone() } else { Vec::new() },
+        duration: role.duration,
+    };
+    roles.iter().map(assume).collect()
+}
+
+/// The state machine's name in an execution's ARN: `arn:aws:states:<region>:<account>:execution:<machine>:<name>`, or
+/// `express` for `execution`.
+fn state_machine(execution_arn: &str) -> Option<&str> {
+    let mut parts = execution_arn.split(':').skip(5);
+    matches!(parts.next()?, "execution" | "express").then(|| parts.next())?
+}
+
+/// The run that the process itself is, as the environment tells of it, under a new id.
+///
+/// # Errors
+/// When the system has no randomness to give.
+pub fn process_run(run: RunEnv) -> Result<Run, AppError> {
+    Ok(Run {
+        id: Run::new_id().map_err(no_randomness)?,
+        kind: if run.execution_arn.is_some() { Kind::State } else { Kind::Process },
+        execution_arn: run.execution_arn,
+        state: run.state_name,
+        parent_execution_arn: run.parent_execution_arn,
+        deadline: run.deadline,
+        tags: run.tags,
+    })
+}
+
+fn no_randomness(source: getrandom::Error) -> AppError {
+    AppError::System { what: "the system has no randomness to give", source: std::io::Error::other(source) }
 }
 
 /// A broker that serves.
@@ -129,24 +181,11 @@ impl App {
     /// What stands in the way, before anything was asked of upstream.
     pub async fn start(
         config: &Config,
-        run: RunEnv,
+        run: Run,
         upstream: Upstream,
         clock: Clock,
     ) -> Result<Self, AppError> {
-        let random = |source: getrandom::Error| AppError::System {
-            what: "the system has no randomness to give",
-            source: std::io::Error::other(source),
-        };
-        let boot = Boot::new().map_err(random)?;
-        let run = Run {
-            id: Run::new_id().map_err(random)?,
-            kind: if run.execution_arn.is_some() { Kind::State } else { Kind::Process },
-            execution_arn: run.execution_arn,
-            state: run.state_name,
-            parent_execution_arn: run.parent_execution_arn,
-            deadline: run.deadline,
-            tags: run.tags,
-        };
+        let boot = Boot::new().map_err(no_randomness)?;
         let sink = match &config.audit {
             AuditSink::File(path) => audit::Config::File(path.clone()),
             AuditSink::Stdout => audit::Config::Stdout,
