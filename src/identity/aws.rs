@@ -142,13 +142,13 @@ impl AwsLogin {
             iam_request_body: STANDARD.encode(sign::BODY),
             iam_request_headers: STANDARD.encode(&*signed),
         };
-        let ask = Ask { call: &call, token: None, limit: CONTROL_LIMIT };
+        let ask = Ask { call: &call, token: None, namespace: None, limit: CONTROL_LIMIT };
         let sent = self.client.execute(ask, &request).await;
         request.iam_request_headers.zeroize();
         let reply = sent?;
         if reply.status.is_success() {
             let cure = format!("token_type=service and token_num_uses=0 on auth/{mount}/role/{role}");
-            return self.client.token(&call, &reply, &cure).await;
+            return self.client.token(&call, &reply, None, &cure).await;
         }
         let failure = reply.failure();
         let login =

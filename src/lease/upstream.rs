@@ -73,6 +73,9 @@ pub struct Token {
     pub policies: Vec<String>,
     /// Whether it outlives the token that made it.
     pub orphan: bool,
+    /// The namespace that it was made in, and in which every call with it or about it is made; `None`: the client's own.
+    /// A whole path without slashes at its ends: `team-a/orders`. Empty: the root.
+    pub namespace: Option<Arc<str>>,
 }
 
 impl fmt::Debug for Token {
@@ -80,6 +83,7 @@ impl fmt::Debug for Token {
         f.debug_struct("Token")
             .field("policies", &self.policies)
             .field("orphan", &self.orphan)
+            .field("namespace", &self.namespace)
             .finish_non_exhaustive()
     }
 }
@@ -95,6 +99,10 @@ pub struct TokenSpec {
     pub renewable: bool,
     /// What Vault's audit log shows on each request of the token.
     pub meta: BTreeMap<String, String>,
+    /// The namespace to make it in, as in [`Token::namespace`]: the role's. Where it is another than the
+    /// login's, Vault wants a policy of the login's with `update` and `sudo` on that namespace's
+    /// `auth/token/create/<role>`.
+    pub namespace: Option<Arc<str>>,
 }
 
 /// What to read: a path below `/v1/`, an optional query, GET or LIST.
@@ -143,6 +151,9 @@ pub trait Login: Send + Sync + 'static {
 }
 
 /// Everything else that is asked of upstream.
+///
+/// What is asked with a token is asked in its namespace. What is asked with the login token about another token, or about
+/// what hangs off it, is asked in that one's: `namespace` is that token's [`Token::namespace`].
 pub trait Source: Send + Sync + 'static {
     /// Makes a run token from a token role.
     fn create_token<'a>(
@@ -171,6 +182,7 @@ pub trait Source: Send + Sync + 'static {
         &'a self,
         call: CallId,
         login: &'a Token,
+        namespace: Option<&'a str>,
         accessor: &'a str,
     ) -> BoxFuture<'a, Result<(), Failure>>;
 
@@ -179,6 +191,7 @@ pub trait Source: Send + Sync + 'static {
         &'a self,
         call: CallId,
         login: &'a Token,
+        namespace: Option<&'a str>,
         accessor: &'a str,
     ) -> BoxFuture<'a, Result<bool, Failure>>;
 
@@ -187,6 +200,7 @@ pub trait Source: Send + Sync + 'static {
         &'a self,
         call: CallId,
         login: &'a Token,
+        namespace: Option<&'a str>,
         lease_id: &'a str,
     ) -> BoxFuture<'a, Result<bool, Failure>>;
 

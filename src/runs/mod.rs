@@ -190,7 +190,8 @@ impl Runs {
             let call = context.call();
             let result = match self.login.get(Duration::ZERO, PATIENCE).await {
                 Ok(login) => {
-                    context.source.revoke_accessor(call.clone(), &login.held.payload, &orphan.accessor).await
+                    let (login, namespace) = (&login.held.payload, orphan.namespace.as_deref());
+                    context.source.revoke_accessor(call.clone(), login, namespace, &orphan.accessor).await
                 }
                 Err(refusal) => Err(refused("login token", refusal)),
             };

@@ -1,5 +1,6 @@
 //! Vault's answers, read leniently: OpenBao's and older Vaults' lack members, and none of that may break us.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -96,7 +97,11 @@ impl Auth {
 }
 
 /// See [`super::VaultClient::token`].
-pub(super) fn token_from(reply: &Reply, cure: &str) -> Result<Minted<Token>, Failure> {
+pub(super) fn token_from(
+    reply: &Reply,
+    namespace: Option<&Arc<str>>,
+    cure: &str,
+) -> Result<Minted<Token>, Failure> {
     // No token can be had where that is the answer, so that a wrong address ends the process at its start.
     let auth = Auth::of(reply).map_err(|failure| failure.decided(Class::Permanent))?;
     let unfit = |what: &str| {
@@ -123,6 +128,7 @@ pub(super) fn token_from(reply: &Reply, cure: &str) -> Result<Minted<Token>, Fai
         accessor,
         policies: auth.token_policies.or(auth.policies).unwrap_or_default(),
         orphan: auth.orphan.unwrap_or(false),
+        namespace: namespace.cloned(),
     };
     let life = Life::Leased { ttl, renewable: auth.renewable.unwrap_or(false) };
     Ok(Minted { payload: token, sent: reply.sent, life })

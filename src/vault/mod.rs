@@ -111,8 +111,18 @@ pub struct Ask<'a> {
     pub call: &'a CallId,
     /// Whose it is; none for a login.
     pub token: Option<&'a Credential>,
+    /// The namespace that it is made in, a whole path without slashes at its ends; `None`: the client's own.
+    pub namespace: Option<&'a str>,
     /// The largest answer that is taken.
     pub limit: usize,
+}
+
+impl<'a> Ask<'a> {
+    /// A request with that token, in its namespace.
+    #[must_use]
+    pub fn with(call: &'a CallId, token: &'a Token, limit: usize) -> Self {
+        Self { call, token: Some(&token.credential), namespace: token.namespace.as_deref(), limit }
+    }
 }
 
 impl VaultClient {
@@ -183,7 +193,8 @@ impl VaultClient {
         self.send(ask, parts.method, path, Zeroizing::new(body)).await
     }
 
-    /// The token in an accepted answer to a login or a token's creation. One that cannot be used is revoked.
+    /// The token in an accepted answer to a login or a token's creation in `namespace`. One that cannot be used is
+    /// revoked.
     ///
     /// # Errors
     /// [`Class::Permanent`] if it is not a service token that can be used without limit and ends by itself. `cure`
@@ -192,13 +203,15 @@ impl VaultClient {
         &self,
         call: &CallId,
         reply: &Reply,
+        namespace: Option<&Arc<str>>,
         cure: &str,
     ) -> Result<Minted<Token>, Failure> {
-        let minted = answer::token_from(reply, cure);
+        let minted = answer::token_from(reply, namespace, cure);
         if minted.is_err()
             && let Some(token) = Auth::of(reply).ok().and_then(|auth| auth.client_token)
         {
-            let ask = Ask { call, token: Some(&token), limit: CONTROL_LIMIT };
+            let namespace = namespace.map(|namespace| &**namespace);
+            let ask = Ask { call, token: Some(&token), namespace, limit: CONTROL_LIMIT };
             // A batch token cannot be revoked, and nothing hangs off the others: they expire.
             let _ = self.execute(ask, &RevokeTokenSelfRequest {}).await;
         }
@@ -326,8 +339,16 @@ impl VaultClient {
         let id = |text: &str| HeaderValue::from_str(text).map_err(|_| "the call's id cannot be a header");
         headers.insert(CALL_HEADER, id(&ask.call.request)?);
         headers.insert(RUN_HEADER, id(&ask.call.run)?);
-        if let Some(namespace) = &self.namespace {
-            headers.insert("x-vault-namespace", namespace.clone());
+        let namespace = match ask.namespace {
+            None => self.namespace.clone(),
+            // The root has no name.
+            Some("") => None,
+            Some(name) => {
+                Some(HeaderValue::from_str(name).map_err(|_| "the token's namespace cannot be a header")?)
+            }
+        };
+        if let Some(namespace) = namespace {
+            headers.insert("x-vault-namespace", namespace);
         }
         if let Some(token) = ask.token {
             let mut token =

@@ -5,7 +5,7 @@ use super::*;
 
 async fn get(client: &VaultClient, path: &str) -> Result<Reply, Failure> {
     let (call, token) = (call(), token());
-    let ask = Ask { call: &call, token: Some(&token.credential), limit: 4096 };
+    let ask = Ask::with(&call, &token, 4096);
     client.read(ask, path, "", false).await.and_then(Reply::accepted)
 }
 
@@ -80,7 +80,7 @@ async fn a_slow_drip_ends_by_the_time_out() {
     let vault = FakeVault::always(Act::Drip).await;
     let client = vault.client();
     let (call, token) = (call(), token());
-    let ask = Ask { call: &call, token: Some(&token.credential), limit: READ_LIMIT };
+    let ask = Ask::with(&call, &token, READ_LIMIT);
     let failure = client.read(ask, "a", "", false).await.unwrap_err();
     assert_eq!(failure.class, Class::Transient);
     assert!(failure.message.contains("within"), "{failure}");
@@ -135,7 +135,7 @@ async fn a_path_is_sent_as_it_was_judged_or_not_at_all() {
     }
     assert!(vault.seen().is_empty());
     let (call, token) = (call(), token());
-    let ask = || Ask { call: &call, token: Some(&token.credential), limit: 4096 };
+    let ask = || Ask::with(&call, &token, 4096);
     client.read(ask(), "secret/metadata/", "", true).await.unwrap();
     client.read(ask(), "secret/data/a", "version=2", false).await.unwrap();
     client.read(ask(), "secret/data/a", "x y", false).await.unwrap_err();
@@ -148,7 +148,7 @@ async fn endpoints_of_vaultrs_are_sent_as_they_are() {
     let vault = FakeVault::always(Act::json(200, "{}")).await;
     let client = vault.client();
     let (call, token) = (call(), token());
-    let ask = || Ask { call: &call, token: Some(&token.credential), limit: 4096 };
+    let ask = || Ask::with(&call, &token, 4096);
     client.execute(ask(), &RenewTokenSelfRequest { increment: Some("60s".into()) }).await.unwrap();
     client.execute(ask(), &RevokeTokenSelfRequest {}).await.unwrap();
     let role = CreateRoleTokenRequest { role_name: "orders%2f".into(), ..CreateRoleTokenRequest::default() };
@@ -274,14 +274,14 @@ async fn a_token_that_cannot_be_used_as_one_is_refused_with_its_cure() {
     ] {
         let vault = FakeVault::always(Act::json(200, &body)).await;
         let reply = get(&vault.client(), "auth/aws/login").await.unwrap();
-        let failure = answer::token_from(&reply, "THE CURE").unwrap_err();
+        let failure = answer::token_from(&reply, None, "THE CURE").unwrap_err();
         assert_eq!(failure.class, Class::Permanent);
         assert!(failure.message.contains(words) && failure.message.contains("THE CURE"), "{failure}");
         assert!(!failure.message.contains("hvs.x"));
     }
     let vault = FakeVault::always(Act::json(200, &auth(r#","orphan":true,"token_policies":["p"]"#))).await;
     let reply = get(&vault.client(), "auth/aws/login").await.unwrap();
-    let minted = answer::token_from(&reply, "").unwrap();
+    let minted = answer::token_from(&reply, None, "").unwrap();
     assert_eq!(minted.payload.policies, ["p"]);
     assert!(minted.payload.orphan);
 }

@@ -254,6 +254,7 @@ impl Store {
             accessor: token.accessor.clone(),
             policies,
             orphan,
+            namespace: None,
         };
         let life = Life::Leased { ttl: token.end.len(), renewable: token.renewable };
         self.tokens.push(token);

@@ -146,6 +146,7 @@ async fn a_run_token_is_made_as_specified() {
         ttl: Duration::from_millis(90_900),
         renewable: false,
         meta: [("execution_arn".to_owned(), "arn".to_owned())].into(),
+        namespace: None,
     };
     let minted = source.create_token(call(), &token(), &spec).await.unwrap();
     assert_eq!(
@@ -177,6 +178,7 @@ async fn a_refused_run_token_names_the_role_and_the_cure() {
             ttl: Duration::from_secs(9),
             renewable: true,
             meta: BTreeMap::new(),
+            namespace: None,
         };
         let failure = source(&vault).await.create_token(call(), &token(), &spec).await.unwrap_err();
         assert_eq!(failure.class, class, "{failure}");
@@ -237,8 +239,8 @@ async fn what_upstream_no_longer_knows_is_confirmed_as_gone() {
     ] {
         let vault = FakeVault::always(act).await;
         let source = source(&vault).await;
-        assert_eq!(source.accessor_lives(call(), &token(), "a").await.ok(), lives);
-        assert_eq!(source.revoke_accessor(call(), &token(), "a").await.is_ok(), lives.is_some());
+        assert_eq!(source.accessor_lives(call(), &token(), None, "a").await.ok(), lives);
+        assert_eq!(source.revoke_accessor(call(), &token(), None, "a").await.is_ok(), lives.is_some());
     }
     for (act, lives) in [
         (Act::json(200, r#"{"request_id":"r","data":{}}"#), Some(true)),
@@ -246,7 +248,7 @@ async fn what_upstream_no_longer_knows_is_confirmed_as_gone() {
         (Act::refusal(403, "permission denied"), None),
     ] {
         let vault = FakeVault::always(act).await;
-        assert_eq!(source(&vault).await.lease_lives(call(), &token(), "l").await.ok(), lives);
+        assert_eq!(source(&vault).await.lease_lives(call(), &token(), None, "l").await.ok(), lives);
     }
 }
 
@@ -298,12 +300,107 @@ async fn a_token_that_is_of_no_use_is_not_left_behind() {
         ),
     })
     .await;
-    let spec =
-        TokenSpec { role: "run".into(), ttl: Duration::from_secs(9), renewable: true, meta: BTreeMap::new() };
+    let spec = TokenSpec {
+        role: "run".into(),
+        ttl: Duration::from_secs(9),
+        renewable: true,
+        meta: BTreeMap::new(),
+        namespace: None,
+    };
     let failure = source(&vault).await.create_token(call(), &token(), &spec).await.unwrap_err();
     assert_eq!(failure.class, Class::Permanent);
     assert!(failure.message.contains("auth/token/roles/run"), "{failure}");
     let seen = vault.seen();
     assert_eq!(seen[1].line, "POST /v1/auth/token/revoke-self");
     assert_eq!(seen[1].headers["x-vault-token"], "hvs.uses");
+}
+
+/// What every request of a test says of its namespace, in order.
+fn namespaces(vault: &FakeVault) -> Vec<Option<String>> {
+    vault.seen().iter().map(|seen| seen.headers.get("x-vault-namespace").cloned()).collect()
+}
+
+#[tokio::test]
+async fn a_token_is_used_and_asked_about_in_its_own_namespace() {
+    let vault = FakeVault::start(|seen| match seen.line.as_str() {
+        line if line.contains("auth/token/create") => Act::json(
+            200,
+            r#"{"request_id":"r","auth":{"client_token":"hvs.run","accessor":"acc","lease_duration":42}}"#,
+        ),
+        line if line.contains("renew-self") => {
+            Act::json(200, r#"{"request_id":"r","auth":{"client_token":"hvs.run","lease_duration":60}}"#)
+        }
+        line if line.contains("lookup-self") => Act::refusal(403, "permission denied"),
+        line if line.contains("ui/mounts/") => {
+            Act::json(200, r#"{"request_id":"m","data":{"path":"kv/","type":"kv"}}"#)
+        }
+        _ => Act::json(200, r#"{"request_id":"r","lease_id":"","data":{}}"#),
+    })
+    .await;
+    let config = crate::vault::VaultConfig {
+        namespace: Some("team-a".into()),
+        ..crate::vault::VaultConfig::new(&*vault.address)
+    };
+    let source = VaultSource::new(Arc::new(VaultClient::new(config, crate::clock::Clock::system()).unwrap()));
+    let login = token();
+    for (namespace, sent) in
+        [(None, Some("team-a")), (Some("team-a/orders"), Some("team-a/orders")), (Some(""), None)]
+    {
+        let before = vault.seen().len();
+        let spec = TokenSpec {
+            role: "run".into(),
+            ttl: Duration::from_secs(42),
+            renewable: true,
+            meta: BTreeMap::new(),
+            namespace: namespace.map(Into::into),
+        };
+        let run = source.create_token(call(), &login, &spec).await.unwrap().payload;
+        assert_eq!(run.namespace, spec.namespace);
+        source.renew_token(call(), &run, None).await.unwrap();
+        source.lookup_token(call(), &run).await.unwrap();
+        source.read(call(), &run, &key("kv/a")).await.unwrap();
+        source.renew_lease(call(), &run, "l", Duration::from_secs(9)).await.unwrap();
+        source.revoke_token(call(), &run).await.unwrap();
+        source.accessor_lives(call(), &login, run.namespace.as_deref(), "acc").await.unwrap();
+        source.lease_lives(call(), &login, run.namespace.as_deref(), "l").await.unwrap();
+        source.revoke_accessor(call(), &login, run.namespace.as_deref(), "acc").await.unwrap();
+        let said = namespaces(&vault).split_off(before);
+        assert_eq!(said.len(), 11, "the mount of one namespace says nothing of another's");
+        assert!(said.iter().all(|said| said.as_deref() == sent), "{namespace:?}: {said:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_namespace_that_cannot_be_is_named() {
+    for (namespace, act, class, words) in [
+        (
+            "team-b",
+            Act::refusal(403, "permission denied"),
+            Class::Forbidden,
+            "update and sudo on team-b/auth/token/create/run",
+        ),
+        (
+            "team-b",
+            Act::refusal(
+                400,
+                "root or sudo privileges required to directly generate a token in a child namespace",
+            ),
+            Class::Permanent,
+            "needs update and sudo on team-b/auth/token/create/run",
+        ),
+        ("team-b", Act::refusal(404, "namespace not found"), Class::NotFound, "is there a namespace team-b?"),
+        ("team\nb", Act::Hang, Class::Permanent, "the token's namespace cannot be a header"),
+    ] {
+        let vault = FakeVault::always(act).await;
+        let spec = TokenSpec {
+            role: "run".into(),
+            ttl: Duration::from_secs(9),
+            renewable: true,
+            meta: BTreeMap::new(),
+            namespace: Some(namespace.into()),
+        };
+        let failure = source(&vault).await.create_token(call(), &token(), &spec).await.unwrap_err();
+        assert_eq!(failure.class, class, "{failure}");
+        assert!(failure.message.contains(words), "{failure}");
+    }
 }
