@@ -14,6 +14,7 @@ mod connect;
 mod endpoint;
 #[cfg(test)]
 pub(crate) mod fake;
+mod redirect;
 mod refusal;
 mod reply;
 
@@ -23,9 +24,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{HeaderMap, HeaderValue, LOCATION, USER_AGENT};
+use http::header::{HeaderMap, HeaderValue, USER_AGENT};
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{Method, StatusCode, Uri};
+use http::{Method, Uri};
 use http_body_util::Full;
 use rustify::endpoint::Endpoint;
 use tokio::sync::OnceCell;
@@ -246,11 +247,11 @@ impl VaultClient {
             .headers(&ask, !body.is_empty())
             .map_err(|why| Failure::new(Class::Permanent, format!("cannot send {subject}: {why}")))?;
         let body = Bytes::from_owner(body);
-        let target = format!("{}/v1{path}", self.prefix);
+        let path = format!("/v1{path}");
         let target = Uri::builder()
             .scheme(self.scheme.clone())
             .authority(self.authority.clone())
-            .path_and_query(target)
+            .path_and_query(format!("{}{path}", self.prefix))
             .build()
             .map_err(|_| {
                 Failure::new(Class::Permanent, format!("cannot send {subject}: not a valid path"))
@@ -258,12 +259,13 @@ impl VaultClient {
 
         let sent = self.clock.now();
         let whole = async {
-            let mut reply = self.attempt(&method, target, &headers, &body, ask.limit, &subject).await?;
-            if reply.status == StatusCode::TEMPORARY_REDIRECT {
-                let next = self.followed(&reply)?;
-                reply = self.attempt(&method, next, &headers, &body, ask.limit, &subject).await?;
+            let reply = self.attempt(&method, target.clone(), &headers, &body, ask.limit, &subject).await?;
+            if !redirect::is(reply.status) {
+                return Ok(reply);
             }
-            Ok(reply)
+            let path = path.split('?').next().unwrap_or_default();
+            let next = redirect::followed(&reply, &self.address(), &target, path)?;
+            self.attempt(&method, next, &headers, &body, ask.limit, &subject).await
         };
         let limit = self.config.request_timeout;
         let (status, headers, body) = match tokio::time::timeout(limit, whole).await {
@@ -307,33 +309,6 @@ impl VaultClient {
         let (parts, body) = response.into_parts();
         let body = collect(body, &parts, limit, subject).await?;
         Ok(Raw { status: parts.status, headers: parts.headers, body })
-    }
-
-    /// A standby that does not forward names the active node. It is followed once, on the same scheme only: a token
-    /// that was to travel encrypted must not travel in clear.
-    fn followed(&self, reply: &Raw) -> Result<Uri, Failure> {
-        let location = reply.headers.get(LOCATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let place = location.split('?').next().unwrap_or_default();
-        let fail = |class, why: &str| {
-            Err(Failure {
-                status: Some(reply.status.as_u16()),
-                ..Failure::new(
-                    class,
-                    format!("{} redirected to {:?}, {why}", self.address(), redacted(place)),
-                )
-            })
-        };
-        let Ok(next) = location.parse::<Uri>() else {
-            return fail(Class::Transient, "which is not a URL");
-        };
-        match (next.scheme(), next.authority()) {
-            (Some(scheme), Some(_)) if *scheme == self.scheme => Ok(next),
-            (Some(_), Some(_)) => fail(
-                Class::Permanent,
-                "which is not followed, because the scheme differs: correct api_addr in Vault's configuration",
-            ),
-            _ => fail(Class::Transient, "which names no host: has the cluster no active node?"),
-        }
     }
 
     fn headers(&self, ask: &Ask<'_>, has_body: bool) -> Result<HeaderMap, &'static str> {

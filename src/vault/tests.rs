@@ -172,19 +172,27 @@ async fn endpoints_of_vaultrs_are_sent_as_they_are() {
 async fn one_redirect_is_followed_on_the_same_scheme_only() {
     let active = FakeVault::always(Act::json(200, "{\"data\":{\"a\":1}}")).await;
     let there = format!("{}/v1/secret/a", active.address);
-    let standby = FakeVault::always(Act::json(307, "").header("Location", &there)).await;
-    get(&standby.client(), "secret/a").await.unwrap();
-    assert_eq!(active.seen()[0].headers["x-vault-token"], "hvs.canary");
+    for status in [307, 308] {
+        let standby = FakeVault::always(Act::json(status, "").header("Location", &there)).await;
+        get(&standby.client(), "secret/a").await.unwrap();
+        assert_eq!(active.seen().last().unwrap().headers["x-vault-token"], "hvs.canary");
+    }
 
-    for (location, class) in [
-        ("https://other:8200/v1/secret/a", Class::Permanent),
-        ("/v1/secret/a", Class::Transient),
-        ("", Class::Transient),
+    for (location, class, words) in [
+        ("https://other:8200/v1/secret/a", Class::Permanent, "correct api_addr"),
+        ("/v1/secret/a", Class::Transient, "names no host"),
+        ("", Class::Transient, "not a URL"),
+        ("http://pw@other:8200/v1/secret/a", Class::Permanent, "names a user"),
+        ("http://sso.example.com/login", Class::Transient, "another path"),
+        ("http://sso.example.com/login?next=/v1/secret/a", Class::Transient, "another path"),
+        ("http://other:8200/v1/secret/b", Class::Transient, "another path"),
+        ("http://other:8200/v1/secret/a?version=1", Class::Transient, "another path"),
     ] {
         let standby = FakeVault::always(Act::json(307, "").header("Location", location)).await;
         let failure = get(&standby.client(), "secret/a").await.unwrap_err();
         assert_eq!(failure.class, class, "{location}: {failure}");
-        assert_eq!(standby.seen().len(), 1);
+        assert!(failure.message.contains(words) && !failure.message.contains("pw"), "{failure}");
+        assert_eq!((failure.status, standby.seen().len()), (Some(307), 1));
     }
 
     let again = FakeVault::start(|seen| {
@@ -192,8 +200,34 @@ async fn one_redirect_is_followed_on_the_same_scheme_only() {
         Act::json(307, "").header("Location", &here)
     })
     .await;
-    assert_eq!(get(&again.client(), "secret/a").await.unwrap_err().class, Class::Transient);
+    let failure = get(&again.client(), "secret/a").await.unwrap_err();
+    assert_eq!(failure.class, Class::Transient);
+    assert!(failure.message.contains("two nodes redirect to each other"), "{failure}");
     assert_eq!(again.seen().len(), 2);
+}
+
+#[tokio::test]
+async fn a_redirect_may_encode_its_path_in_its_own_way_and_keeps_the_query() {
+    let active = FakeVault::always(Act::json(200, "{\"data\":{}}")).await;
+    let there = format!("{}/prefix/v1/secret/data/a%20b%2B%28c%29?version=2", active.address);
+    let standby = FakeVault::always(Act::json(307, "").header("Location", &there)).await;
+    let (call, token) = (call(), token());
+    let ask = Ask::with(&call, &token, 4096);
+    let reply = standby.client().read(ask, "secret/data/a b+(c)", "version=2", false).await.unwrap();
+    assert_eq!(reply.status, 200);
+    assert_eq!(active.seen()[0].line, "GET /prefix/v1/secret/data/a%20b%2B%28c%29?version=2");
+}
+
+#[tokio::test]
+async fn what_is_written_is_written_again_where_a_redirect_leads() {
+    let active = FakeVault::always(Act::json(204, "")).await;
+    let there = format!("{}/v1/sys/leases/renew", active.address);
+    let standby = FakeVault::always(Act::json(308, "").header("Location", &there)).await;
+    let (call, token) = (call(), token());
+    let renew = RenewLeaseRequest { lease_id: "a/b".into(), increment: 9 };
+    standby.client().execute(Ask::with(&call, &token, 4096), &renew).await.unwrap();
+    assert_eq!(active.seen()[0].line, "PUT /v1/sys/leases/renew");
+    assert_eq!(active.seen()[0].json()["lease_id"], "a/b");
 }
 
 #[tokio::test]
