@@ -27,6 +27,7 @@ impl Instant {
             policies: vec!["default".into(), "orders".into()],
             orphan: true,
             namespace: None,
+            made: None,
         })
     }
 

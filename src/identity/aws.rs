@@ -142,7 +142,7 @@ impl AwsLogin {
             iam_request_body: STANDARD.encode(sign::BODY),
             iam_request_headers: STANDARD.encode(&*signed),
         };
-        let ask = Ask { call: &call, token: None, namespace: None, limit: CONTROL_LIMIT };
+        let ask = Ask { call: &call, token: None, namespace: None, index: None, limit: CONTROL_LIMIT };
         let sent = self.client.execute(ask, &request).await;
         request.iam_request_headers.zeroize();
         let reply = sent?;

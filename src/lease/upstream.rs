@@ -76,6 +76,18 @@ pub struct Token {
     /// The namespace that it was made in, and in which every call with it or about it is made; `None`: the client's own.
     /// A whole path without slashes at its ends: `team-a/orders`. Empty: the root.
     pub namespace: Option<Arc<str>>,
+    /// Its creation, for as long as a node of upstream may not have heard of it; `None` where that is of no interest.
+    pub made: Option<Made>,
+}
+
+/// When a token was made, and after which write: not every node of upstream knows of it at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Made {
+    /// When the answer that brought it came.
+    pub at: Moment,
+    /// Upstream's own name for the state after that write (`X-Vault-Index`), where it gives one: sent back with each call
+    /// that the token makes, so that no node answers from a state before it.
+    pub index: Option<Arc<str>>,
 }
 
 impl fmt::Debug for Token {

@@ -177,6 +177,7 @@ mod tests {
             policies: vec![],
             orphan: true,
             namespace: namespace.map(Into::into),
+            made: None,
         }
     }
 

@@ -1,5 +1,7 @@
 //! Vault (and OpenBao) as the source of run tokens and secrets.
 
+mod young;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -32,6 +34,7 @@ pub struct VaultSource {
     client: Arc<VaultClient>,
     /// The type of each mount by its namespace and its path (`secret/`), or the empty text where upstream would not say.
     mounts: Mutex<BTreeMap<Option<Arc<str>>, Mounts>>,
+    ended: young::Ended,
 }
 
 type Mounts = BTreeMap<String, Arc<str>>;
@@ -40,7 +43,7 @@ impl VaultSource {
     /// A source that shares `client`'s connections.
     #[must_use]
     pub fn new(client: Arc<VaultClient>) -> Self {
-        Self { client, mounts: Mutex::default() }
+        Self { client, mounts: Mutex::default(), ended: young::Ended::default() }
     }
 
     async fn control<E: Endpoint>(
@@ -49,7 +52,7 @@ impl VaultSource {
         token: &Token,
         endpoint: &E,
     ) -> Result<Reply, Failure> {
-        self.client.execute(Ask::with(call, token, CONTROL_LIMIT), endpoint).await
+        self.known(token, || self.client.execute(Ask::with(call, token, CONTROL_LIMIT), endpoint)).await
     }
 
     /// With the login token, but in another namespace than its own.
@@ -60,8 +63,8 @@ impl VaultSource {
         namespace: Option<&str>,
         endpoint: &E,
     ) -> Result<Reply, Failure> {
-        let ask = Ask { namespace, ..Ask::with(call, login, CONTROL_LIMIT) };
-        self.client.execute(ask, endpoint).await
+        let ask = || Ask { namespace, ..Ask::with(call, login, CONTROL_LIMIT) };
+        self.known(login, || self.client.execute(ask(), endpoint)).await
     }
 
     async fn created(&self, call: CallId, login: &Token, spec: &TokenSpec) -> Result<Minted<Token>, Failure> {
@@ -142,7 +145,7 @@ impl VaultSource {
             return Err(failure);
         }
         if says_unknown(&reply) {
-            return Err(failure.decided(Class::TokenLost));
+            return Err(self.unknown(token, failure));
         }
         // Vault 1.10 and later name an unknown token. Older ones and OpenBao do not, and a token whose policies lack
         // lookup-self gets the same answer. The list of mounts needs no capability, only a token that lives.
@@ -150,7 +153,7 @@ impl VaultSource {
         let listed = self.client.read(ask, "sys/internal/ui/mounts", "", false).await?;
         match listed.accepted() {
             Ok(listed) => Envelope::of(&listed).map(drop),
-            Err(refused) if refused.class == Class::Forbidden => Err(failure.decided(Class::TokenLost)),
+            Err(refused) if refused.class == Class::Forbidden => Err(self.unknown(token, failure)),
             Err(refused) => Err(refused),
         }
     }
@@ -158,6 +161,7 @@ impl VaultSource {
     async fn revoked(&self, call: CallId, token: &Token) -> Result<(), Failure> {
         let reply = self.control(&call, token, &RevokeTokenSelfRequest {}).await?;
         if reply.status.is_success() {
+            self.ended(token);
             return Ok(());
         }
         let failure = reply.failure();
@@ -237,8 +241,9 @@ impl VaultSource {
     }
 
     async fn value(&self, call: CallId, token: &Token, key: &ReadKey) -> Result<Minted<Answer>, Failure> {
-        let ask = Ask::with(&call, token, READ_LIMIT);
-        let reply = self.client.read(ask, &key.path, &key.query, key.list).await?.accepted()?;
+        let ask = || Ask::with(&call, token, READ_LIMIT);
+        let read = || self.client.read(ask(), &key.path, &key.query, key.list);
+        let reply = self.known(token, read).await?.accepted()?;
         let envelope = Envelope::of(&reply)?;
         for (member, present) in
             [("wrap_info", envelope.wrap_info.is_some()), ("auth", envelope.auth.is_some())]
@@ -291,8 +296,9 @@ impl VaultSource {
         if let Some(known) = self.known_mount(token, path) {
             return known;
         }
-        let ask = Ask::with(call, token, CONTROL_LIMIT);
-        let asked = self.client.read(ask, &format!("sys/internal/ui/mounts/{path}"), "", false).await;
+        let ask = || Ask::with(call, token, CONTROL_LIMIT);
+        let about = format!("sys/internal/ui/mounts/{path}");
+        let asked = self.known(token, || self.client.read(ask(), &about, "", false)).await;
         let (prefix, kind) = match asked {
             Ok(reply) if reply.status.is_success() => match mount(&reply) {
                 Some(mount) if path.starts_with(&mount.path) => (mount.path, Arc::from(mount.kind)),

@@ -6,9 +6,9 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::Reply;
+use super::{Reply, consistency};
 use crate::lease::failure::{Class, Failure};
-use crate::lease::upstream::{Life, Minted, Token};
+use crate::lease::upstream::{Life, Made, Minted, Token};
 use crate::secret::Credential;
 
 /// The frame around every answer. `data` and the rest borrow from the body: nothing secret is copied.
@@ -129,6 +129,7 @@ pub(super) fn token_from(
         policies: auth.token_policies.or(auth.policies).unwrap_or_default(),
         orphan: auth.orphan.unwrap_or(false),
         namespace: namespace.cloned(),
+        made: Some(Made { at: reply.received, index: consistency::index(&reply.headers) }),
     };
     let life = Life::Leased { ttl, renewable: auth.renewable.unwrap_or(false) };
     Ok(Minted { payload: token, sent: reply.sent, life })

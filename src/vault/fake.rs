@@ -131,6 +131,7 @@ pub(crate) fn token() -> Token {
         policies: vec![],
         orphan: true,
         namespace: None,
+        made: None,
     }
 }
 

@@ -11,6 +11,7 @@
 
 mod answer;
 mod connect;
+mod consistency;
 mod endpoint;
 #[cfg(test)]
 pub(crate) mod fake;
@@ -34,6 +35,7 @@ use vaultrs::api::token::requests::RevokeTokenSelfRequest;
 use zeroize::Zeroizing;
 
 pub(crate) use self::answer::{Auth, Envelope};
+use self::consistency::Consistency;
 pub(crate) use self::endpoint::{LookupLeaseRequest, RenewLeaseRequest};
 pub use self::reply::Reply;
 pub(crate) use self::reply::advised;
@@ -106,6 +108,7 @@ pub struct VaultClient {
     prefix: String,
     namespace: Option<HeaderValue>,
     clock: Clock,
+    consistency: Consistency,
     /// Made at the first request, replaced whole by `forget_connections`.
     pool: Mutex<Arc<OnceCell<connect::Pool>>>,
 }
@@ -118,15 +121,18 @@ pub struct Ask<'a> {
     pub token: Option<&'a Credential>,
     /// The namespace that it is made in, a whole path without slashes at its ends; `None`: the client's own.
     pub namespace: Option<&'a str>,
+    /// The state that the answer must not be older than: [`crate::lease::upstream::Made::index`].
+    pub index: Option<&'a str>,
     /// The largest answer that is taken.
     pub limit: usize,
 }
 
 impl<'a> Ask<'a> {
-    /// A request with that token, in its namespace.
+    /// A request with that token, in its namespace, by a node that knows of it.
     #[must_use]
     pub fn with(call: &'a CallId, token: &'a Token, limit: usize) -> Self {
-        Self { call, token: Some(&token.credential), namespace: token.namespace.as_deref(), limit }
+        let index = token.made.as_ref().and_then(|made| made.index.as_deref());
+        Self { call, token: Some(&token.credential), namespace: token.namespace.as_deref(), index, limit }
     }
 }
 
@@ -164,7 +170,8 @@ impl VaultClient {
             })?),
         };
         let prefix = prefix.to_owned();
-        Ok(Self { config, scheme, authority, prefix, namespace, clock, pool: Mutex::default() })
+        let (consistency, pool) = (Consistency::default(), Mutex::default());
+        Ok(Self { config, scheme, authority, prefix, namespace, clock, consistency, pool })
     }
 
     /// The address, for messages and the log.
@@ -216,7 +223,9 @@ impl VaultClient {
             && let Some(token) = Auth::of(reply).ok().and_then(|auth| auth.client_token)
         {
             let namespace = namespace.map(|namespace| &**namespace);
-            let ask = Ask { call, token: Some(&token), namespace, limit: CONTROL_LIMIT };
+            let index = consistency::index(&reply.headers);
+            let index = index.as_deref();
+            let ask = Ask { call, token: Some(&token), namespace, index, limit: CONTROL_LIMIT };
             // A batch token cannot be revoked, and nothing hangs off the others: they expire.
             let _ = self.execute(ask, &RevokeTokenSelfRequest {}).await;
         }
@@ -243,7 +252,7 @@ impl VaultClient {
     ) -> Result<Reply, Failure> {
         let shown = path.split('?').next().unwrap_or(path).trim_start_matches('/');
         let subject = format!("{method} {shown} at {}", self.address());
-        let headers = self
+        let mut headers = self
             .headers(&ask, !body.is_empty())
             .map_err(|why| Failure::new(Class::Permanent, format!("cannot send {subject}: {why}")))?;
         let body = Bytes::from_owner(body);
@@ -257,19 +266,30 @@ impl VaultClient {
                 Failure::new(Class::Permanent, format!("cannot send {subject}: not a valid path"))
             })?;
 
-        let sent = self.clock.now();
-        let whole = async {
-            let reply = self.attempt(&method, target.clone(), &headers, &body, ask.limit, &subject).await?;
-            if !redirect::is(reply.status) {
-                return Ok(reply);
-            }
-            let path = path.split('?').next().unwrap_or_default();
-            let next = redirect::followed(&reply, &self.address(), &target, path)?;
-            self.attempt(&method, next, &headers, &body, ask.limit, &subject).await
-        };
         let limit = self.config.request_timeout;
-        let (status, headers, body) = match tokio::time::timeout(limit, whole).await {
-            Ok(answer) => answer.map(|raw: Raw| (raw.status, raw.headers, raw.body))?,
+        let whole = async {
+            let began = self.clock.now();
+            let mut tries = self.consistency.tries();
+            loop {
+                let sent = self.clock.now();
+                let mut reply =
+                    self.attempt(&method, target.clone(), &headers, &body, ask.limit, &subject).await?;
+                if redirect::is(reply.status) {
+                    let path = path.split('?').next().unwrap_or_default();
+                    let next = redirect::followed(&reply, &self.address(), &target, path)?;
+                    reply = self.attempt(&method, next, &headers, &body, ask.limit, &subject).await?;
+                }
+                match tries.again(&reply, &mut headers) {
+                    // What Vault said says more than that there was no time left to hear it once more.
+                    Some(delay) if self.clock.now().since(began) + delay < limit => {
+                        tokio::time::sleep(delay).await;
+                    }
+                    _ => return Ok((sent, reply)),
+                }
+            }
+        };
+        let (sent, raw) = match tokio::time::timeout(limit, whole).await {
+            Ok(answer) => answer?,
             Err(_) => {
                 return Err(Failure::new(
                     Class::Transient,
@@ -277,6 +297,7 @@ impl VaultClient {
                 ));
             }
         };
+        let Raw { status, headers, body } = raw;
         Ok(Reply { status, headers, body, sent, received: self.clock.now(), subject })
     }
 
@@ -334,6 +355,9 @@ impl VaultClient {
                 HeaderValue::from_str(token.expose()).map_err(|_| "the token cannot be a header")?;
             token.set_sensitive(true);
             headers.insert("x-vault-token", token);
+        }
+        if let Some(index) = ask.index {
+            consistency::ask(&mut headers, index);
         }
         if has_body {
             headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/json"));

@@ -2,6 +2,7 @@ use vaultrs::api::token::requests::{CreateRoleTokenRequest, RenewTokenSelfReques
 
 use super::fake::{Act, FakeVault, call, token};
 use super::*;
+use crate::lease::upstream::Made;
 
 async fn get(client: &VaultClient, path: &str) -> Result<Reply, Failure> {
     let (call, token) = (call(), token());
@@ -318,4 +319,94 @@ async fn a_token_that_cannot_be_used_as_one_is_refused_with_its_cure() {
     let minted = answer::token_from(&reply, None, "").unwrap();
     assert_eq!(minted.payload.policies, ["p"]);
     assert!(minted.payload.orphan);
+}
+
+/// The token that was made in the state `index`.
+fn indexed() -> Token {
+    let at = Clock::system().now();
+    Token { made: Some(Made { at, index: Some("aW5kZXg=".into()) }), ..token() }
+}
+
+async fn get_indexed(client: &VaultClient) -> Result<Reply, Failure> {
+    let (call, token) = (call(), indexed());
+    client.read(Ask::with(&call, &token, 4096), "secret/a", "", false).await.and_then(Reply::accepted)
+}
+
+/// What each request said of the state that it wants and of what to do without it.
+fn wanted(vault: &FakeVault) -> Vec<(bool, bool)> {
+    let seen = vault.seen();
+    seen.iter()
+        .map(|seen| {
+            let index = seen.headers.get("x-vault-index");
+            assert!(index.is_none_or(|index| index == "aW5kZXg="), "{seen:?}");
+            let inconsistent = seen.headers.get("x-vault-inconsistent");
+            assert!(inconsistent.is_none_or(|what| what == "forward-active-node"), "{seen:?}");
+            (index.is_some(), inconsistent.is_some())
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn a_node_that_lags_behind_is_asked_to_forward() {
+    let vault = FakeVault::start(|seen| match seen.headers.contains_key("x-vault-inconsistent") {
+        true => Act::json(200, "{\"data\":{}}"),
+        false => Act::refusal(412, "required index state not present"),
+    })
+    .await;
+    get_indexed(&vault.client()).await.unwrap();
+    assert_eq!(wanted(&vault), [(true, false), (true, true)]);
+}
+
+#[tokio::test]
+async fn a_cluster_that_does_not_forward_by_header_is_waited_for() {
+    let behind = Arc::new(Mutex::new(2));
+    let left = Arc::clone(&behind);
+    let vault = FakeVault::start(move |seen| {
+        if seen.headers.contains_key("x-vault-inconsistent") {
+            let why =
+                "forwarding via header X-Vault-Inconsistent=forward-active-node disabled in configuration";
+            return Act::refusal(400, why);
+        }
+        let mut left = left.lock().unwrap();
+        if *left == 0 {
+            return Act::json(200, "{\"data\":{}}");
+        }
+        *left -= 1;
+        Act::refusal(412, "required index state not present")
+    })
+    .await;
+    let client = vault.client();
+    get_indexed(&client).await.unwrap();
+    assert_eq!(wanted(&vault), [(true, false), (true, true), (true, false), (true, false)]);
+    // It is not asked again.
+    *behind.lock().unwrap() = 1;
+    get_indexed(&client).await.unwrap();
+    assert_eq!(wanted(&vault)[4..], [(true, false), (true, false)]);
+}
+
+#[tokio::test]
+async fn a_412_is_tried_again_a_few_times_only() {
+    let vault = FakeVault::always(Act::refusal(412, "required index state not present")).await;
+    let failure = get_indexed(&vault.client()).await.unwrap_err();
+    assert_eq!((failure.class, failure.status), (Class::Transient, Some(412)), "{failure}");
+    assert_eq!(wanted(&vault), [(true, false), (true, true), (true, true)]);
+    // Without a state to ask for there is nothing to forward for.
+    let vault = FakeVault::always(Act::refusal(412, "")).await;
+    assert_eq!(get(&vault.client(), "secret/a").await.unwrap_err().status, Some(412));
+    assert_eq!(wanted(&vault), [(false, false); 3]);
+}
+
+#[tokio::test]
+async fn the_state_of_another_cluster_is_not_insisted_on() {
+    let vault = FakeVault::start(|seen| match seen.headers.contains_key("x-vault-index") {
+        true => Act::refusal(400, "failed to decode \"X-Vault-Index\""),
+        false => Act::json(200, "{\"data\":{}}"),
+    })
+    .await;
+    get_indexed(&vault.client()).await.unwrap();
+    assert_eq!(wanted(&vault), [(true, false), (false, false)]);
+    // Another refusal is the answer.
+    let vault = FakeVault::always(Act::refusal(400, "else")).await;
+    assert_eq!(get_indexed(&vault.client()).await.unwrap_err().class, Class::Permanent);
+    assert_eq!(vault.seen().len(), 1);
 }

@@ -255,6 +255,7 @@ impl Store {
             policies,
             orphan,
             namespace: None,
+            made: None,
         };
         let life = Life::Leased { ttl: token.end.len(), renewable: token.renewable };
         self.tokens.push(token);
