@@ -15,16 +15,17 @@ use crate::broker::Broker;
 use crate::clock::Clock;
 use crate::config::{self, AuditSink, Config, RunEnv};
 use crate::door::{Doors, ListenError, LocalToken, UnixDoor, UnixOptions};
-use crate::identity::aws::{AwsLogin, AwsLoginConfig};
+use crate::identity::aws::{Assume, AwsLogin, AwsLoginConfig, Session, Work};
 use crate::lease::failure::Failure;
 use crate::lease::upstream::{Login, ReadKey, Source};
 use crate::metrics::Metrics;
 use crate::policy::rules::Rules;
 use crate::policy::{Admission, Allow};
-use crate::run::Boot;
+use crate::run::arn::ExecutionArn;
 use crate::run::request::Request;
 use crate::run::subject::Issuers;
 use crate::run::workflow::{EcsTask, Workflow};
+use crate::run::{Boot, Run};
 use crate::runs::journal::{Journal, JournalError, Orphan};
 use crate::runs::leases::Limits;
 use crate::runs::{Own, Runs, Setup, StartError, SubjectExpiry, Watching};
@@ -102,11 +103,11 @@ impl Upstream {
         Self { login, source, workflow: None, issuers: None }
     }
 
-    /// Vault or OpenBao, by AWS IAM.
+    /// Vault or OpenBao, by AWS IAM; sessions of roles that are assumed for it are named after `run`.
     ///
     /// # Errors
     /// An address that leads nowhere. Nothing is connected yet.
-    pub fn vault(config: &Config, clock: &Clock) -> Result<Self, AppError> {
+    pub fn vault(config: &Config, run: &Process, clock: &Clock) -> Result<Self, AppError> {
         let vault = &config.vault;
         let client = VaultClient::new(
             VaultConfig {
@@ -133,6 +134,7 @@ impl Upstream {
                 region: aws.region.clone(),
                 fips: aws.fips,
                 server_id: aws.server_id.clone(),
+                assume: assumed(&aws.assume, run),
             },
         );
         let workflow = StepFunctions::new(aws.region.clone());
@@ -141,6 +143,51 @@ impl Upstream {
             ..Self::new(Arc::new(login), Arc::new(VaultSource::new(client)))
         })
     }
+}
+
+/// The roles that are assumed before the login, their sessions named after the run.
+fn assumed(roles: &[config::Assume], Process { id, env }: &Process) -> Vec<Assume> {
+    let facts = &env.facts;
+    let commit = facts.tags.get("git_commit").or_else(|| facts.tags.get("commit"));
+    let session = Session::of(&Work {
+        run: id,
+        execution_arn: facts.execution.as_ref().map(ExecutionArn::as_str),
+        state_machine: facts.execution.as_ref().map(ExecutionArn::state_machine),
+        state: facts.state.as_deref(),
+        // Whoever the run acts for is not verified yet.
+        subject: None,
+        git_commit: commit.map(|commit| &**commit),
+    });
+    let assume = |role: &config::Assume| Assume {
+        role_arn: role.role_arn.clone(),
+        external_id: role.external_id.clone(),
+        session_name: role.session_name.clone().unwrap_or_else(|| session.name.clone()),
+        source_identity: role.source_identity.then(|| session.source_identity.clone()),
+        tags: if role.session_tags { session.tags.clone() } else { Vec::new() },
+        duration: role.duration,
+    };
+    roles.iter().map(assume).collect()
+}
+
+/// The run that the process itself is: a new id, and what its environment says of it.
+#[derive(Debug)]
+pub struct Process {
+    /// The run's id.
+    pub id: Arc<str>,
+    /// What the environment says of it.
+    pub env: RunEnv,
+}
+
+/// The run that the process itself is, under a new id.
+///
+/// # Errors
+/// When the system has no randomness to give.
+pub fn process_run(env: RunEnv) -> Result<Process, AppError> {
+    Ok(Process { id: Run::new_id().map_err(no_randomness)?, env })
+}
+
+fn no_randomness(source: getrandom::Error) -> AppError {
+    AppError::System { what: "the system has no randomness to give", source: std::io::Error::other(source) }
 }
 
 /// A broker that serves.
@@ -162,15 +209,12 @@ impl App {
     /// What stands in the way, before anything was asked of upstream.
     pub async fn start(
         config: &Config,
-        run: RunEnv,
+        run: Process,
         upstream: Upstream,
         clock: Clock,
     ) -> Result<Self, AppError> {
-        let random = |source: getrandom::Error| AppError::System {
-            what: "the system has no randomness to give",
-            source: std::io::Error::other(source),
-        };
-        let boot = Boot::new().map_err(random)?;
+        let Process { id, env: run } = run;
+        let boot = Boot::new().map_err(no_randomness)?;
         let request = Request {
             facts: run.facts,
             deadline: run.deadline,
@@ -218,6 +262,7 @@ impl App {
             workflow: upstream.workflow,
             issuers: upstream.issuers,
             own: Own {
+                id,
                 request,
                 task: ecs_task(run.ecs_metadata.as_deref()).await,
                 token_role: config.run.token_role.clone(),

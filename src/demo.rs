@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::app::{App, AppError, Upstream};
+use crate::app::{App, AppError, Upstream, process_run};
 use crate::audit::{self, Event, Line, Outcome};
 use crate::clock::{Clock, Until};
 use crate::config::{self, Config, RunEnv, SecretPath};
@@ -161,7 +161,7 @@ impl Show<'_> {
         let upstream = Upstream::new(Arc::new(self.upstream.clone()), Arc::new(self.upstream.clone()));
         let socket = self.socket(state);
         let config = config(&socket, &self.dir.log());
-        let mut app = App::start(&config, run, upstream, self.clock.clone()).await?;
+        let mut app = App::start(&config, process_run(run)?, upstream, self.clock.clone()).await?;
         app.established().await?;
         let mode = |path: &Path| std::fs::metadata(path).map(|file| file.permissions().mode() & 0o777);
         ensure(mode(&socket)? == 0o600, "the socket can be reached by others")?;
@@ -560,6 +560,7 @@ fn config(socket: &Path, log: &Path) -> Config {
             server_id: None,
             region: None,
             fips: false,
+            assume: Vec::new(),
         }),
         run: config::Run {
             token_role: Some("run".to_owned()),

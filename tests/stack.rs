@@ -37,6 +37,8 @@ mod faults;
 mod leases;
 #[path = "stack/login.rs"]
 mod login;
+#[path = "stack/namespaces.rs"]
+mod namespaces;
 #[path = "stack/records.rs"]
 mod records;
 #[path = "stack/starts.rs"]

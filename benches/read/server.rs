@@ -12,7 +12,7 @@ use hyper::Response;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tenure::app::{App, Upstream};
+use tenure::app::{App, Upstream, process_run};
 use tenure::clock::Clock;
 use tenure::config::{self, Environment, Overrides};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -45,7 +45,7 @@ pub(crate) fn broker(dir: &Path) -> Result<(), Failed> {
     runtime()?.block_on(async {
         let upstream = Arc::new(Instant(clock.clone()));
         let upstream = Upstream::new(Arc::clone(&upstream) as _, upstream);
-        let app = App::start(&loaded.config, loaded.run, upstream, clock).await?;
+        let app = App::start(&loaded.config, process_run(loaded.run)?, upstream, clock).await?;
         ready(app.tcp().map_or(0, |address| address.port()))?;
         Ok(app.serve().await?)
     })

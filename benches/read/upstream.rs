@@ -26,6 +26,8 @@ impl Instant {
             accessor: "0e9e354a520df04867c874cd6a1ee8d0".into(),
             policies: vec!["default".into(), "orders".into()],
             orphan: true,
+            namespace: None,
+            made: None,
         })
     }
 
@@ -94,6 +96,7 @@ impl Source for Instant {
         &'a self,
         _: CallId,
         _: &'a Token,
+        _: Option<&'a str>,
         _: &'a str,
     ) -> BoxFuture<'a, Result<(), Failure>> {
         at_once(Ok(()))
@@ -103,6 +106,7 @@ impl Source for Instant {
         &'a self,
         _: CallId,
         _: &'a Token,
+        _: Option<&'a str>,
         _: &'a str,
     ) -> BoxFuture<'a, Result<bool, Failure>> {
         at_once(Ok(false))
@@ -112,6 +116,7 @@ impl Source for Instant {
         &'a self,
         _: CallId,
         _: &'a Token,
+        _: Option<&'a str>,
         _: &'a str,
     ) -> BoxFuture<'a, Result<bool, Failure>> {
         at_once(Ok(false))

@@ -11,7 +11,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 use super::check::file_of;
 use super::{Output, Session};
-use crate::app::{App, AppError, Upstream};
+use crate::app::{App, AppError, Upstream, process_run};
 use crate::causes::causes;
 use crate::clock::Clock;
 use crate::config::{self, Loaded, Log, LogFormat, Overrides};
@@ -110,7 +110,8 @@ fn broker(loaded: Loaded, clock: &Clock) -> Result<(), String> {
     let Loaded { config, run, .. } = loaded;
     let result = runtime.block_on(async {
         outlive_limits();
-        let upstream = Upstream::vault(&config, clock)?;
+        let run = process_run(run)?;
+        let upstream = Upstream::vault(&config, &run, clock)?;
         App::start(&config, run, upstream, clock.clone()).await?.serve().await
     });
     result.map_err(|error: AppError| causes(&error))

@@ -110,6 +110,25 @@ pub struct AwsLogin {
     pub region: Option<String>,
     /// Whether STS's FIPS endpoint is signed for.
     pub fips: bool,
+    /// The roles that are assumed before it, in order; two at most.
+    pub assume: Vec<Assume>,
+}
+
+/// An IAM role that is assumed before the login.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Assume {
+    /// `arn:<partition>:iam::<account>:role/<path and name>`.
+    pub role_arn: String,
+    /// What its trust policy demands as `sts:ExternalId`.
+    pub external_id: Option<String>,
+    /// The name of the session; `None`: made from the run.
+    pub session_name: Option<String>,
+    /// Whether the source identity is set from the run.
+    pub source_identity: bool,
+    /// Whether session tags are set from the run.
+    pub session_tags: bool,
+    /// How long the session lasts, whole seconds.
+    pub duration: Duration,
 }
 
 /// The run that the process itself is, and what other runs may have.

@@ -84,6 +84,31 @@ pub(crate) struct RawAws {
     /// Whether STS's FIPS endpoint is signed for. Default: false.
     #[schemars(extend("default" = false))]
     pub(crate) fips: Option<bool>,
+    /// Roles that are assumed before the login, in this order: the first with the credentials of the AWS chain, the
+    /// second with those of the first. Two at most. Default: none.
+    pub(crate) assume: Vec<RawAssume>,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct RawAssume {
+    /// The IAM role: "arn:aws:iam::123456789012:role/orders-broker". Required.
+    pub(crate) role_arn: Option<String>,
+    /// What the role's trust policy demands as sts:ExternalId.
+    pub(crate) external_id: Option<String>,
+    /// The name of the session. Default: made from the run.
+    pub(crate) session_name: Option<String>,
+    /// Whether the run is the session's source identity; needs sts:SetSourceIdentity. Default: false.
+    #[schemars(extend("default" = false))]
+    pub(crate) source_identity: Option<bool>,
+    /// Whether the session is tagged with the run, its execution, state machine, state, subject and git commit; needs
+    /// sts:TagSession. Default: false.
+    #[schemars(extend("default" = false))]
+    pub(crate) session_tags: Option<bool>,
+    /// How long the session lasts, 15 minutes to 12 hours; an hour at most where a role assumes it, as a task's or a
+    /// function's own does. Default: "1h".
+    #[schemars(extend("default" = "1h"))]
+    pub(crate) duration: Option<RawDuration>,
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]

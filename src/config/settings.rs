@@ -37,6 +37,15 @@ pub(crate) fn settings(config: &Config, document: &Document) -> Vec<Setting> {
     list.text("vault.auth.aws.server_id", aws.server_id.as_ref());
     list.text("vault.auth.aws.region", aws.region.as_ref());
     list.plain("vault.auth.aws.fips", &aws.fips);
+    for (i, hop) in aws.assume.iter().enumerate() {
+        let key = |name: &str| format!("vault.auth.aws.assume[{i}].{name}");
+        list.text(&key("role_arn"), Some(&hop.role_arn));
+        list.text(&key("external_id"), hop.external_id.as_ref());
+        list.text(&key("session_name"), hop.session_name.as_ref());
+        list.plain(&key("source_identity"), &hop.source_identity);
+        list.plain(&key("session_tags"), &hop.session_tags);
+        list.duration(&key("duration"), hop.duration);
+    }
     list.text("run.token_role", config.run.token_role.as_ref());
     list.duration("run.ttl", config.run.ttl);
     list.path("run.journal", config.run.journal.as_deref());

@@ -1,5 +1,7 @@
 //! What was said → what it means. Every check reports and goes on, so that one run of `config check` shows everything.
 
+mod assume;
+
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -126,12 +128,14 @@ impl Check<'_> {
             }
         });
         let server_id = server_id.and_then(|id| self.name("vault.auth.aws.server_id", id, ""));
+        let assume = self.assume(&raw.assume);
         Some(Login::Aws(AwsLogin {
             role: role?,
             mount: mount?,
             server_id,
             region,
             fips: raw.fips.unwrap_or(false),
+            assume,
         }))
     }
 

@@ -3,19 +3,26 @@
 //!
 //! Reference: <https://developer.hashicorp.com/vault/docs/auth/aws#iam-auth-method>.
 
+mod assume;
 mod chain;
 mod refusal;
+mod session;
 mod sign;
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
+use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use vaultrs::api::auth::aws::requests::IamLoginRequest;
 use zeroize::Zeroize as _;
 
+pub use self::assume::Assume;
+use self::assume::{Hop, Sts};
 use self::chain::Chain;
+pub use self::session::{Session, Work};
 use crate::lease::failure::{Class, Failure};
 use crate::lease::upstream::{BoxFuture, CallId, Login, Minted, Token};
 use crate::vault::{Ask, CONTROL_LIMIT, VaultClient, advised};
@@ -35,12 +42,22 @@ pub struct AwsLoginConfig {
     /// `X-Vault-AWS-IAM-Server-ID`, where the auth method demands one: it keeps a login for one Vault from being
     /// replayed to another.
     pub server_id: Option<String>,
+    /// Roles that are assumed before the login, in this order: the first with the credentials of the standard chain,
+    /// each other with those of the one before it.
+    pub assume: Vec<Assume>,
 }
 
 impl AwsLoginConfig {
     /// A role at the mount `aws`, everything else as the environment says.
     pub fn new(role: impl Into<String>) -> Self {
-        Self { mount: "aws".to_owned(), role: role.into(), region: None, fips: false, server_id: None }
+        Self {
+            mount: "aws".to_owned(),
+            role: role.into(),
+            region: None,
+            fips: false,
+            server_id: None,
+            assume: Vec::new(),
+        }
     }
 }
 
@@ -50,6 +67,7 @@ pub struct AwsLogin {
     client: Arc<VaultClient>,
     config: AwsLoginConfig,
     chain: Chain,
+    hops: Vec<Hop>,
 }
 
 impl AwsLogin {
@@ -62,10 +80,10 @@ impl AwsLogin {
     #[must_use]
     pub fn new(client: Arc<VaultClient>, config: AwsLoginConfig) -> Self {
         let chain = Chain::standard(config.region.clone());
-        Self { client, config, chain }
+        Self::over(client, config, chain)
     }
 
-    /// With another provider: a role assumed beforehand, or a test's.
+    /// With another provider than the standard chain: a test's.
     #[must_use]
     pub fn with_credentials(
         client: Arc<VaultClient>,
@@ -73,14 +91,45 @@ impl AwsLogin {
         credentials: SharedCredentialsProvider,
     ) -> Self {
         let chain = Chain::of(credentials, config.region.clone());
-        Self { client, config, chain }
+        Self::over(client, config, chain)
+    }
+
+    fn over(client: Arc<VaultClient>, config: AwsLoginConfig, chain: Chain) -> Self {
+        let hops = config.assume.iter().cloned().map(Hop::new).collect();
+        Self { client, config, chain, hops }
+    }
+
+    /// The credentials that the login is signed with: those of the last role, or of the chain where there is none.
+    async fn credentials(&self, region: &str, now: SystemTime) -> Result<Credentials, Failure> {
+        let good = self.hops.iter().enumerate().rev().find_map(|(i, hop)| Some((i + 1, hop.kept(now)?)));
+        let (from, mut credentials) = match good {
+            Some(good) => good,
+            None => (0, self.chain.credentials(now).await?),
+        };
+        for hop in &self.hops[from..] {
+            let sdk = self.chain.loaded().await;
+            let sts = Sts { sdk: &sdk, region, fips: self.config.fips };
+            credentials = hop.session(&sts, credentials).await.map_err(|refused| {
+                if refused.credentials {
+                    self.forget();
+                }
+                refused.failure
+            })?;
+        }
+        Ok(credentials)
+    }
+
+    /// The credentials that were used last were refused: all are asked for anew next time.
+    fn forget(&self) {
+        self.chain.forget();
+        self.hops.iter().for_each(Hop::forget);
     }
 
     async fn once(&self, call: CallId) -> Result<Minted<Token>, Failure> {
         let AwsLoginConfig { mount, role, .. } = &self.config;
         let wall = self.client.clock().now().system_time();
         let region = self.chain.region().await?;
-        let credentials = self.chain.credentials(wall).await?;
+        let credentials = self.credentials(&region, wall).await?;
         // The provider may have taken its time: the signature's date is read after it.
         let time = self.client.clock().now().system_time();
         let endpoint = sign::StsEndpoint::new(&region, self.config.fips)?;
@@ -93,13 +142,13 @@ impl AwsLogin {
             iam_request_body: STANDARD.encode(sign::BODY),
             iam_request_headers: STANDARD.encode(&*signed),
         };
-        let ask = Ask { call: &call, token: None, limit: CONTROL_LIMIT };
+        let ask = Ask { call: &call, token: None, namespace: None, index: None, limit: CONTROL_LIMIT };
         let sent = self.client.execute(ask, &request).await;
         request.iam_request_headers.zeroize();
         let reply = sent?;
         if reply.status.is_success() {
             let cure = format!("token_type=service and token_num_uses=0 on auth/{mount}/role/{role}");
-            return self.client.token(&call, &reply, &cure).await;
+            return self.client.token(&call, &reply, None, &cure).await;
         }
         let failure = reply.failure();
         let login =
@@ -107,7 +156,7 @@ impl AwsLogin {
         Err(match refusal::explained(&login, failure.status.unwrap_or(0), &reply.errors()) {
             Some(refusal::Explained { class, cure, credentials }) => {
                 if credentials {
-                    self.chain.forget();
+                    self.forget();
                 }
                 advised(failure, &cure).decided(class)
             }
@@ -129,7 +178,17 @@ impl Login for AwsLogin {
     }
 
     fn describe(&self) -> String {
-        format!("aws role {} at auth/{}", self.config.role, self.config.mount)
+        let mut text = format!("aws role {} at auth/{}", self.config.role, self.config.mount);
+        let mut roles = self.hops.iter().rev().map(Hop::role_arn);
+        if let Some(last) = roles.next() {
+            text.push_str(" as ");
+            text.push_str(last);
+        }
+        for before in roles {
+            text.push_str(" through ");
+            text.push_str(before);
+        }
+        text
     }
 }
 

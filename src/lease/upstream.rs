@@ -73,6 +73,21 @@ pub struct Token {
     pub policies: Vec<String>,
     /// Whether it outlives the token that made it.
     pub orphan: bool,
+    /// The namespace that it was made in, and in which every call with it or about it is made; `None`: the client's own.
+    /// A whole path without slashes at its ends: `team-a/orders`. Empty: the root.
+    pub namespace: Option<Arc<str>>,
+    /// Its creation, for as long as a node of upstream may not have heard of it; `None` where that is of no interest.
+    pub made: Option<Made>,
+}
+
+/// When a token was made, and after which write: not every node of upstream knows of it at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Made {
+    /// When the answer that brought it came.
+    pub at: Moment,
+    /// Upstream's own name for the state after that write (`X-Vault-Index`), where it gives one: sent back with each call
+    /// that the token makes, so that no node answers from a state before it.
+    pub index: Option<Arc<str>>,
 }
 
 impl fmt::Debug for Token {
@@ -80,6 +95,7 @@ impl fmt::Debug for Token {
         f.debug_struct("Token")
             .field("policies", &self.policies)
             .field("orphan", &self.orphan)
+            .field("namespace", &self.namespace)
             .finish_non_exhaustive()
     }
 }
@@ -91,14 +107,16 @@ pub struct TokenSpec {
     pub role: String,
     /// Its policies, where not all that the token role allows; the role refuses others.
     pub policies: Vec<String>,
-    /// The token role's namespace; `None`: the client's own.
-    pub namespace: Option<Arc<str>>,
     /// Its time to live, in whole seconds upstream.
     pub ttl: Duration,
     /// False where the run has a deadline: then the deadline is law.
     pub renewable: bool,
     /// What Vault's audit log shows on each request of the token.
     pub meta: BTreeMap<String, String>,
+    /// The namespace to make it in, as in [`Token::namespace`]: the role's. Where it is another than the
+    /// login's, Vault wants a policy of the login's with `update` and `sudo` on that namespace's
+    /// `auth/token/create/<role>`.
+    pub namespace: Option<Arc<str>>,
 }
 
 /// What to read: a path below `/v1/`, an optional query, GET or LIST.
@@ -147,6 +165,9 @@ pub trait Login: Send + Sync + 'static {
 }
 
 /// Everything else that is asked of upstream.
+///
+/// What is asked with a token is asked in its namespace. What is asked with the login token about another token, or about
+/// what hangs off it, is asked in that one's: `namespace` is that token's [`Token::namespace`].
 pub trait Source: Send + Sync + 'static {
     /// Makes a run token from a token role.
     fn create_token<'a>(
@@ -175,6 +196,7 @@ pub trait Source: Send + Sync + 'static {
         &'a self,
         call: CallId,
         login: &'a Token,
+        namespace: Option<&'a str>,
         accessor: &'a str,
     ) -> BoxFuture<'a, Result<(), Failure>>;
 
@@ -183,6 +205,7 @@ pub trait Source: Send + Sync + 'static {
         &'a self,
         call: CallId,
         login: &'a Token,
+        namespace: Option<&'a str>,
         accessor: &'a str,
     ) -> BoxFuture<'a, Result<bool, Failure>>;
 
@@ -191,6 +214,7 @@ pub trait Source: Send + Sync + 'static {
         &'a self,
         call: CallId,
         login: &'a Token,
+        namespace: Option<&'a str>,
         lease_id: &'a str,
     ) -> BoxFuture<'a, Result<bool, Failure>>;
 

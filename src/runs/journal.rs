@@ -11,6 +11,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
+use crate::lease::upstream::Token;
+
 /// What kind of token an accessor names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -28,6 +30,8 @@ pub struct Orphan {
     pub accessor: String,
     /// What it was.
     pub kind: TokenKind,
+    /// Where it was made; see [`Token::namespace`].
+    pub namespace: Option<String>,
 }
 
 /// Why the journal cannot be used.
@@ -61,7 +65,13 @@ pub enum JournalError {
 #[serde(rename_all = "lowercase")]
 enum Line {
     /// A token was made.
-    Token { accessor: String, kind: TokenKind },
+    Token {
+        accessor: String,
+        kind: TokenKind,
+        /// Lines of before there were namespaces have none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        namespace: Option<String>,
+    },
     /// It is known to be gone.
     Gone { accessor: String },
 }
@@ -112,8 +122,9 @@ impl Journal {
     ///
     /// # Errors
     /// The token must not be used then.
-    pub async fn record(&self, accessor: &str, kind: TokenKind) -> Result<(), JournalError> {
-        self.write(Line::Token { accessor: accessor.to_owned(), kind }, true).await
+    pub async fn record(&self, token: &Token, kind: TokenKind) -> Result<(), JournalError> {
+        let namespace = token.namespace.as_deref().map(str::to_owned);
+        self.write(Line::Token { accessor: token.accessor.clone(), kind, namespace }, true).await
     }
 
     /// Records that a token is gone. If that fails, the next start revokes it once more: no harm.
@@ -144,7 +155,9 @@ fn leftovers(file: &File) -> io::Result<Vec<Orphan>> {
     let mut orphans: Vec<Orphan> = Vec::new();
     for line in BufReader::new(file).split(b'\n') {
         match serde_json::from_slice(&line?) {
-            Ok(Line::Token { accessor, kind }) => orphans.push(Orphan { accessor, kind }),
+            Ok(Line::Token { accessor, kind, namespace }) => {
+                orphans.push(Orphan { accessor, kind, namespace });
+            }
             Ok(Line::Gone { accessor }) => orphans.retain(|orphan| orphan.accessor != accessor),
             Err(_) => {}
         }
@@ -155,6 +168,18 @@ fn leftovers(file: &File) -> io::Result<Vec<Orphan>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::secret::Credential;
+
+    fn token(accessor: &str, namespace: Option<&str>) -> Token {
+        Token {
+            credential: Credential::new("hvs.canary".into()),
+            accessor: accessor.into(),
+            policies: vec![],
+            orphan: true,
+            namespace: namespace.map(Into::into),
+            made: None,
+        }
+    }
 
     #[tokio::test]
     async fn what_was_made_and_not_settled_is_found_by_the_next_start() {
@@ -162,8 +187,8 @@ mod tests {
         let path = dir.path().join("orphans");
         let (journal, before) = Journal::open(&path).expect("new");
         assert!(before.is_empty());
-        journal.record("a1", TokenKind::Login).await.expect("recorded");
-        journal.record("a2", TokenKind::Run).await.expect("recorded");
+        journal.record(&token("a1", None), TokenKind::Login).await.expect("recorded");
+        journal.record(&token("a2", Some("team-a")), TokenKind::Run).await.expect("recorded");
         journal.settle("a1").await;
         assert!(matches!(Journal::open(&path), Err(JournalError::InUse { .. })));
         drop(journal);
@@ -175,12 +200,25 @@ mod tests {
             .write_all(b"{\"token\":{\"acc")
             .expect("torn");
         let (journal, orphans) = Journal::open(&path).expect("again");
-        assert_eq!(orphans, [Orphan { accessor: "a2".into(), kind: TokenKind::Run }]);
+        let left = Orphan { accessor: "a2".into(), kind: TokenKind::Run, namespace: Some("team-a".into()) };
+        assert_eq!(orphans, [left]);
+        assert!(!std::fs::read_to_string(&path).expect("text").contains("canary"));
         journal.settle("a2").await;
         drop(journal);
         assert!(Journal::open(&path).expect("third").1.is_empty());
         assert_eq!(std::fs::metadata(&path).expect("file").mode() & 0o777, 0o600);
         assert_eq!(std::fs::metadata(&path).expect("file").len(), 0);
+    }
+
+    #[test]
+    fn a_line_without_a_namespace_is_read_as_it_was_meant() {
+        let dir = tempfile::tempdir().expect("dir");
+        let path = dir.path().join("orphans");
+        std::fs::write(&path, "{\"token\":{\"accessor\":\"a1\",\"kind\":\"run\"}}\n").expect("file");
+        use std::os::unix::fs::PermissionsExt as _;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("mode");
+        let (_, orphans) = Journal::open(&path).expect("old");
+        assert_eq!(orphans, [Orphan { accessor: "a1".into(), kind: TokenKind::Run, namespace: None }]);
     }
 
     #[test]

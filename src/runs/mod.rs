@@ -91,8 +91,10 @@ pub struct Setup {
 }
 
 /// The process's own run.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Own {
+    /// Its id.
+    pub id: Arc<str>,
     /// What its environment says of it.
     pub request: Request,
     /// The ECS task that the process runs in.
@@ -177,9 +179,6 @@ pub enum StartError {
     /// The run cannot be written as JSON, which strings always can.
     #[error("the run cannot be written as JSON")]
     Json(#[from] serde_json::Error),
-    /// There is no randomness for its id.
-    #[error("the system has no randomness to give")]
-    Random(#[from] getrandom::Error),
     /// Its subject, or what is said of its execution, was not accepted.
     #[error("the process's own run cannot begin: {0}")]
     Refused(String),
@@ -206,7 +205,7 @@ impl Runs {
     pub async fn start(setup: Setup) -> Result<Arc<Self>, StartError> {
         let Setup { login, own, .. } = setup;
         let clock = setup.clock.clone();
-        let Own { request, task, token_role, token_ttl, verification } = own;
+        let Own { id, request, task, token_role, token_ttl, verification } = own;
         let common = Common {
             source: setup.source,
             workflow: setup.workflow,
@@ -226,7 +225,6 @@ impl Runs {
             task: task.map(Arc::new),
         };
         let budget = Mutex::new(Budget::new(setup.watching.rate, 1));
-        let id = Run::new_id()?;
         let method = login.describe();
         // The login begins before anything of the run was checked: its lines say what was said.
         let said = common.said(id, &request.facts);
@@ -415,7 +413,8 @@ impl Runs {
             let call = context.call();
             let result = match self.login.get(Duration::ZERO, PATIENCE).await {
                 Ok(login) => {
-                    context.source.revoke_accessor(call.clone(), &login.held.payload, &orphan.accessor).await
+                    let (login, namespace) = (&login.held.payload, orphan.namespace.as_deref());
+                    context.source.revoke_accessor(call.clone(), login, namespace, &orphan.accessor).await
                 }
                 Err(refusal) => Err(refused("login token", refusal)),
             };

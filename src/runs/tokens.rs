@@ -64,7 +64,7 @@ impl Context {
 
     /// Takes a new token into the journal; one that cannot be recorded is revoked and not used.
     async fn recorded(&self, minted: Minted<Token>, kind: TokenKind) -> Result<Minted<Arc<Token>>, Failure> {
-        let Err(error) = self.journal.record(&minted.payload.accessor, kind).await else {
+        let Err(error) = self.journal.record(&minted.payload, kind).await else {
             let Minted { payload, sent, life } = minted;
             return Ok(Minted { payload: Arc::new(payload), sent, life });
         };
@@ -367,15 +367,15 @@ impl RunToken {
     }
 
     async fn seen_gone(&self, login: &Token, token: &Token) -> Result<usize, Failure> {
-        let context = &self.context;
-        if context.source.accessor_lives(context.call(), login, &token.accessor).await? {
+        let (context, namespace) = (&self.context, token.namespace.as_deref());
+        if context.source.accessor_lives(context.call(), login, namespace, &token.accessor).await? {
             return Err(Failure::new(Class::Transient, "upstream still knows the run token"));
         }
         // Upstream revokes the leases of a revoked token by itself, a little later.
         let leases = self.leases.alive(context.clock.now());
         for lease_id in &leases {
             let mut tries = 0;
-            while context.source.lease_lives(context.call(), login, lease_id).await? {
+            while context.source.lease_lives(context.call(), login, namespace, lease_id).await? {
                 tries += 1;
                 if tries == 5 {
                     return Err(Failure::new(

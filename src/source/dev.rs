@@ -435,6 +435,7 @@ impl Source for DevVault {
         &'a self,
         call: CallId,
         login: &'a Token,
+        _: Option<&'a str>,
         accessor: &'a str,
     ) -> BoxFuture<'a, Result<(), Failure>> {
         Box::pin(async move {
@@ -451,6 +452,7 @@ impl Source for DevVault {
         &'a self,
         call: CallId,
         login: &'a Token,
+        _: Option<&'a str>,
         accessor: &'a str,
     ) -> BoxFuture<'a, Result<bool, Failure>> {
         Box::pin(async move {
@@ -463,6 +465,7 @@ impl Source for DevVault {
         &'a self,
         call: CallId,
         login: &'a Token,
+        _: Option<&'a str>,
         lease_id: &'a str,
     ) -> BoxFuture<'a, Result<bool, Failure>> {
         Box::pin(async move {

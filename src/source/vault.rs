@@ -1,5 +1,7 @@
 //! Vault (and OpenBao) as the source of run tokens and secrets.
 
+mod young;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -30,15 +32,18 @@ const MOUNTS: usize = 1024;
 #[derive(Debug)]
 pub struct VaultSource {
     client: Arc<VaultClient>,
-    /// The type of each mount by its path (`secret/`), or the empty text where upstream would not say.
-    mounts: Mutex<BTreeMap<String, Arc<str>>>,
+    /// The type of each mount by its namespace and its path (`secret/`), or the empty text where upstream would not say.
+    mounts: Mutex<BTreeMap<Option<Arc<str>>, Mounts>>,
+    ended: young::Ended,
 }
+
+type Mounts = BTreeMap<String, Arc<str>>;
 
 impl VaultSource {
     /// A source that shares `client`'s connections.
     #[must_use]
     pub fn new(client: Arc<VaultClient>) -> Self {
-        Self { client, mounts: Mutex::default() }
+        Self { client, mounts: Mutex::default(), ended: young::Ended::default() }
     }
 
     async fn control<E: Endpoint>(
@@ -47,12 +52,23 @@ impl VaultSource {
         token: &Token,
         endpoint: &E,
     ) -> Result<Reply, Failure> {
-        let ask = Ask { call, token: Some(&token.credential), limit: CONTROL_LIMIT };
-        self.client.execute(ask, endpoint).await
+        self.known(token, || self.client.execute(Ask::with(call, token, CONTROL_LIMIT), endpoint)).await
+    }
+
+    /// With the login token, but in another namespace than its own.
+    async fn control_in<E: Endpoint>(
+        &self,
+        call: &CallId,
+        login: &Token,
+        namespace: Option<&str>,
+        endpoint: &E,
+    ) -> Result<Reply, Failure> {
+        let ask = || Ask { namespace, ..Ask::with(call, login, CONTROL_LIMIT) };
+        self.known(login, || self.client.execute(ask(), endpoint)).await
     }
 
     async fn created(&self, call: CallId, login: &Token, spec: &TokenSpec) -> Result<Minted<Token>, Failure> {
-        let role = &spec.role;
+        let TokenSpec { role, namespace, .. } = spec;
         let ttl = spec.ttl.as_secs();
         if ttl == 0 {
             // "0s" would ask for Vault's default, a month.
@@ -69,24 +85,36 @@ impl VaultSource {
             policies: (!spec.policies.is_empty()).then(|| spec.policies.clone()),
             ..CreateRoleTokenRequest::default()
         };
-        let reply = self.control(&call, login, &request).await?;
+        let reply = self.control_in(&call, login, namespace.as_deref(), &request).await?;
         if reply.status.is_success() {
             let cure = format!("token_type=service and no token_num_uses on auth/token/roles/{role}");
-            return self.client.token(&call, &reply, &cure).await;
+            return self.client.token(&call, &reply, namespace.as_ref(), &cure).await;
         }
         let failure = reply.failure();
-        let cure = match failure.class {
-            Class::Forbidden => format!(
+        let cure = match (failure.class, namespace) {
+            (Class::Forbidden, Some(namespace)) => format!(
+                "if the login token lives, its policy lacks update and sudo on {namespace}/auth/token/create/{role} (as seen from \
+                 the root; from the login's own namespace, without what leads there), or there is no namespace \
+                 {namespace}, or the role grants policies that it may not"
+            ),
+            (Class::Forbidden, None) => format!(
                 "if the login token lives, its policy lacks update on auth/token/create/{role}, or the role grants \
                  policies that it may not"
             ),
-            Class::Permanent if reply.refuses_with(400, &["unknown role"]) => {
+            (Class::Permanent, Some(namespace)) if reply.refuses_with(400, &["root or sudo privileges"]) => {
+                format!(
+                    "to make a token in another namespace than the login's, its policy needs update and sudo on \
+                     {namespace}/auth/token/create/{role}"
+                )
+            }
+            (Class::Permanent, _) if reply.refuses_with(400, &["unknown role"]) => {
                 format!(
                     "make the token role: vault write auth/token/roles/{role} orphan=true allowed_policies=…"
                 )
             }
-            Class::NotFound => format!("is auth/token/create/{role} in this namespace?"),
-            Class::Permanent => format!("check auth/token/roles/{role}"),
+            (Class::NotFound, Some(namespace)) => format!("is there a namespace {namespace}?"),
+            (Class::NotFound, None) => format!("is auth/token/create/{role} in this namespace?"),
+            (Class::Permanent, _) => format!("check auth/token/roles/{role}"),
             _ => return Err(failure),
         };
         Err(advised(failure, &format!("No run token was made: {cure}")))
@@ -118,15 +146,15 @@ impl VaultSource {
             return Err(failure);
         }
         if says_unknown(&reply) {
-            return Err(failure.decided(Class::TokenLost));
+            return Err(self.unknown(token, failure));
         }
         // Vault 1.10 and later name an unknown token. Older ones and OpenBao do not, and a token whose policies lack
         // lookup-self gets the same answer. The list of mounts needs no capability, only a token that lives.
-        let ask = Ask { call, token: Some(&token.credential), limit: READ_LIMIT };
+        let ask = Ask::with(call, token, READ_LIMIT);
         let listed = self.client.read(ask, "sys/internal/ui/mounts", "", false).await?;
         match listed.accepted() {
             Ok(listed) => Envelope::of(&listed).map(drop),
-            Err(refused) if refused.class == Class::Forbidden => Err(failure.decided(Class::TokenLost)),
+            Err(refused) if refused.class == Class::Forbidden => Err(self.unknown(token, failure)),
             Err(refused) => Err(refused),
         }
     }
@@ -134,6 +162,7 @@ impl VaultSource {
     async fn revoked(&self, call: CallId, token: &Token) -> Result<(), Failure> {
         let reply = self.control(&call, token, &RevokeTokenSelfRequest {}).await?;
         if reply.status.is_success() {
+            self.ended(token);
             return Ok(());
         }
         let failure = reply.failure();
@@ -150,21 +179,39 @@ impl VaultSource {
         }
     }
 
-    async fn revoked_by_accessor(&self, call: CallId, login: &Token, accessor: &str) -> Result<(), Failure> {
+    async fn revoked_by_accessor(
+        &self,
+        call: CallId,
+        login: &Token,
+        namespace: Option<&str>,
+        accessor: &str,
+    ) -> Result<(), Failure> {
         let request = RevokeTokenAccessorRequest { accessor: accessor.to_owned() };
-        let reply = self.control(&call, login, &request).await?;
+        let reply = self.control_in(&call, login, namespace, &request).await?;
         if unknown_accessor(&reply) { Ok(()) } else { reply.accepted().map(drop) }
     }
 
-    async fn knows_accessor(&self, call: CallId, login: &Token, accessor: &str) -> Result<bool, Failure> {
+    async fn knows_accessor(
+        &self,
+        call: CallId,
+        login: &Token,
+        namespace: Option<&str>,
+        accessor: &str,
+    ) -> Result<bool, Failure> {
         let request = LookupTokenAccessorRequest { accessor: accessor.to_owned() };
-        let reply = self.control(&call, login, &request).await?;
+        let reply = self.control_in(&call, login, namespace, &request).await?;
         if unknown_accessor(&reply) { Ok(false) } else { reply.accepted().map(|_| true) }
     }
 
-    async fn knows_lease(&self, call: CallId, login: &Token, lease_id: &str) -> Result<bool, Failure> {
+    async fn knows_lease(
+        &self,
+        call: CallId,
+        login: &Token,
+        namespace: Option<&str>,
+        lease_id: &str,
+    ) -> Result<bool, Failure> {
         let request = LookupLeaseRequest { lease_id: lease_id.to_owned() };
-        let reply = self.control(&call, login, &request).await?;
+        let reply = self.control_in(&call, login, namespace, &request).await?;
         if reply.refuses_with(400, &["invalid lease", "lease not found"])
             || reply.status == StatusCode::NOT_FOUND
         {
@@ -195,8 +242,9 @@ impl VaultSource {
     }
 
     async fn value(&self, call: CallId, token: &Token, key: &ReadKey) -> Result<Minted<Answer>, Failure> {
-        let ask = Ask { call: &call, token: Some(&token.credential), limit: READ_LIMIT };
-        let reply = self.client.read(ask, &key.path, &key.query, key.list).await?.accepted()?;
+        let ask = || Ask::with(&call, token, READ_LIMIT);
+        let read = || self.client.read(ask(), &key.path, &key.query, key.list);
+        let reply = self.known(token, read).await?.accepted()?;
         let envelope = Envelope::of(&reply)?;
         for (member, present) in
             [("wrap_info", envelope.wrap_info.is_some()), ("auth", envelope.auth.is_some())]
@@ -246,11 +294,12 @@ impl VaultSource {
     /// The type of the mount that `path` lies in, asked once with the reader's own token: older Vaults and OpenBao do
     /// not say it with each answer. Empty where it cannot be known; then a value is not kept, which is never wrong.
     async fn mount_type(&self, call: &CallId, token: &Token, path: &str) -> Arc<str> {
-        if let Some(known) = self.known_mount(path) {
+        if let Some(known) = self.known_mount(token, path) {
             return known;
         }
-        let ask = Ask { call, token: Some(&token.credential), limit: CONTROL_LIMIT };
-        let asked = self.client.read(ask, &format!("sys/internal/ui/mounts/{path}"), "", false).await;
+        let ask = || Ask::with(call, token, CONTROL_LIMIT);
+        let about = format!("sys/internal/ui/mounts/{path}");
+        let asked = self.known(token, || self.client.read(ask(), &about, "", false)).await;
         let (prefix, kind) = match asked {
             Ok(reply) if reply.status.is_success() => match mount(&reply) {
                 Some(mount) if path.starts_with(&mount.path) => (mount.path, Arc::from(mount.kind)),
@@ -261,15 +310,16 @@ impl VaultSource {
             _ => return Arc::from(""),
         };
         let mut mounts = self.mounts.lock().unwrap_or_else(PoisonError::into_inner);
-        if mounts.len() >= MOUNTS {
+        if mounts.values().map(BTreeMap::len).sum::<usize>() >= MOUNTS {
             mounts.clear();
         }
-        mounts.insert(prefix, Arc::clone(&kind));
+        mounts.entry(token.namespace.clone()).or_default().insert(prefix, Arc::clone(&kind));
         kind
     }
 
-    fn known_mount(&self, path: &str) -> Option<Arc<str>> {
+    fn known_mount(&self, token: &Token, path: &str) -> Option<Arc<str>> {
         let mounts = self.mounts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mounts = mounts.get(&token.namespace)?;
         if let Some(kind) = mounts.get(path) {
             return Some(Arc::clone(kind));
         }
@@ -357,27 +407,30 @@ impl Source for VaultSource {
         &'a self,
         call: CallId,
         login: &'a Token,
+        namespace: Option<&'a str>,
         accessor: &'a str,
     ) -> BoxFuture<'a, Result<(), Failure>> {
-        Box::pin(self.revoked_by_accessor(call, login, accessor))
+        Box::pin(self.revoked_by_accessor(call, login, namespace, accessor))
     }
 
     fn accessor_lives<'a>(
         &'a self,
         call: CallId,
         login: &'a Token,
+        namespace: Option<&'a str>,
         accessor: &'a str,
     ) -> BoxFuture<'a, Result<bool, Failure>> {
-        Box::pin(self.knows_accessor(call, login, accessor))
+        Box::pin(self.knows_accessor(call, login, namespace, accessor))
     }
 
     fn lease_lives<'a>(
         &'a self,
         call: CallId,
         login: &'a Token,
+        namespace: Option<&'a str>,
         lease_id: &'a str,
     ) -> BoxFuture<'a, Result<bool, Failure>> {
-        Box::pin(self.knows_lease(call, login, lease_id))
+        Box::pin(self.knows_lease(call, login, namespace, lease_id))
     }
 
     fn read<'a>(

@@ -1,13 +1,14 @@
 //! Vault's answers, read leniently: OpenBao's and older Vaults' lack members, and none of that may break us.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::Reply;
+use super::{Reply, consistency};
 use crate::lease::failure::{Class, Failure};
-use crate::lease::upstream::{Life, Minted, Token};
+use crate::lease::upstream::{Life, Made, Minted, Token};
 use crate::secret::Credential;
 
 /// The frame around every answer. `data` and the rest borrow from the body: nothing secret is copied.
@@ -96,7 +97,11 @@ impl Auth {
 }
 
 /// See [`super::VaultClient::token`].
-pub(super) fn token_from(reply: &Reply, cure: &str) -> Result<Minted<Token>, Failure> {
+pub(super) fn token_from(
+    reply: &Reply,
+    namespace: Option<&Arc<str>>,
+    cure: &str,
+) -> Result<Minted<Token>, Failure> {
     // No token can be had where that is the answer, so that a wrong address ends the process at its start.
     let auth = Auth::of(reply).map_err(|failure| failure.decided(Class::Permanent))?;
     let unfit = |what: &str| {
@@ -123,6 +128,8 @@ pub(super) fn token_from(reply: &Reply, cure: &str) -> Result<Minted<Token>, Fai
         accessor,
         policies: auth.token_policies.or(auth.policies).unwrap_or_default(),
         orphan: auth.orphan.unwrap_or(false),
+        namespace: namespace.cloned(),
+        made: Some(Made { at: reply.received, index: consistency::index(&reply.headers) }),
     };
     let life = Life::Leased { ttl, renewable: auth.renewable.unwrap_or(false) };
     Ok(Minted { payload: token, sent: reply.sent, life })

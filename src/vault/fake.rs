@@ -130,6 +130,8 @@ pub(crate) fn token() -> Token {
         accessor: "acc".into(),
         policies: vec![],
         orphan: true,
+        namespace: None,
+        made: None,
     }
 }
 

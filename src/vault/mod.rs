@@ -11,10 +11,13 @@
 
 mod answer;
 mod connect;
+mod consistency;
 mod endpoint;
 #[cfg(test)]
 pub(crate) mod fake;
+mod redirect;
 mod refusal;
+mod reply;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -22,18 +25,22 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{HeaderMap, HeaderValue, LOCATION, USER_AGENT};
+use http::header::{HeaderMap, HeaderValue, USER_AGENT};
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{Method, StatusCode, Uri};
-use http_body_util::{BodyExt as _, Full};
+use http::{Method, Uri};
+use http_body_util::Full;
 use rustify::endpoint::Endpoint;
 use tokio::sync::OnceCell;
 use vaultrs::api::token::requests::RevokeTokenSelfRequest;
-use zeroize::{Zeroize as _, Zeroizing};
+use zeroize::Zeroizing;
 
 pub(crate) use self::answer::{Auth, Envelope};
+use self::consistency::Consistency;
 pub(crate) use self::endpoint::{LookupLeaseRequest, RenewLeaseRequest};
-use crate::clock::{Clock, Moment};
+pub use self::reply::Reply;
+pub(crate) use self::reply::advised;
+use self::reply::{Raw, collect};
+use crate::clock::Clock;
 use crate::lease::failure::{Class, Failure};
 use crate::lease::upstream::{CallId, Minted, Token};
 use crate::secret::Credential;
@@ -101,6 +108,7 @@ pub struct VaultClient {
     prefix: String,
     namespace: Option<HeaderValue>,
     clock: Clock,
+    consistency: Consistency,
     /// Made at the first request, replaced whole by `forget_connections`.
     pool: Mutex<Arc<OnceCell<connect::Pool>>>,
 }
@@ -111,8 +119,21 @@ pub struct Ask<'a> {
     pub call: &'a CallId,
     /// Whose it is; none for a login.
     pub token: Option<&'a Credential>,
+    /// The namespace that it is made in, a whole path without slashes at its ends; `None`: the client's own.
+    pub namespace: Option<&'a str>,
+    /// The state that the answer must not be older than: [`crate::lease::upstream::Made::index`].
+    pub index: Option<&'a str>,
     /// The largest answer that is taken.
     pub limit: usize,
+}
+
+impl<'a> Ask<'a> {
+    /// A request with that token, in its namespace, by a node that knows of it.
+    #[must_use]
+    pub fn with(call: &'a CallId, token: &'a Token, limit: usize) -> Self {
+        let index = token.made.as_ref().and_then(|made| made.index.as_deref());
+        Self { call, token: Some(&token.credential), namespace: token.namespace.as_deref(), index, limit }
+    }
 }
 
 impl VaultClient {
@@ -149,7 +170,8 @@ impl VaultClient {
             })?),
         };
         let prefix = prefix.to_owned();
-        Ok(Self { config, scheme, authority, prefix, namespace, clock, pool: Mutex::default() })
+        let (consistency, pool) = (Consistency::default(), Mutex::default());
+        Ok(Self { config, scheme, authority, prefix, namespace, clock, consistency, pool })
     }
 
     /// The address, for messages and the log.
@@ -183,7 +205,8 @@ impl VaultClient {
         self.send(ask, parts.method, path, Zeroizing::new(body)).await
     }
 
-    /// The token in an accepted answer to a login or a token's creation. One that cannot be used is revoked.
+    /// The token in an accepted answer to a login or a token's creation in `namespace`. One that cannot be used is
+    /// revoked.
     ///
     /// # Errors
     /// [`Class::Permanent`] if it is not a service token that can be used without limit and ends by itself. `cure`
@@ -192,13 +215,17 @@ impl VaultClient {
         &self,
         call: &CallId,
         reply: &Reply,
+        namespace: Option<&Arc<str>>,
         cure: &str,
     ) -> Result<Minted<Token>, Failure> {
-        let minted = answer::token_from(reply, cure);
+        let minted = answer::token_from(reply, namespace, cure);
         if minted.is_err()
             && let Some(token) = Auth::of(reply).ok().and_then(|auth| auth.client_token)
         {
-            let ask = Ask { call, token: Some(&token), limit: CONTROL_LIMIT };
+            let namespace = namespace.map(|namespace| &**namespace);
+            let index = consistency::index(&reply.headers);
+            let index = index.as_deref();
+            let ask = Ask { call, token: Some(&token), namespace, index, limit: CONTROL_LIMIT };
             // A batch token cannot be revoked, and nothing hangs off the others: they expire.
             let _ = self.execute(ask, &RevokeTokenSelfRequest {}).await;
         }
@@ -225,32 +252,44 @@ impl VaultClient {
     ) -> Result<Reply, Failure> {
         let shown = path.split('?').next().unwrap_or(path).trim_start_matches('/');
         let subject = format!("{method} {shown} at {}", self.address());
-        let headers = self
+        let mut headers = self
             .headers(&ask, !body.is_empty())
             .map_err(|why| Failure::new(Class::Permanent, format!("cannot send {subject}: {why}")))?;
         let body = Bytes::from_owner(body);
-        let target = format!("{}/v1{path}", self.prefix);
+        let path = format!("/v1{path}");
         let target = Uri::builder()
             .scheme(self.scheme.clone())
             .authority(self.authority.clone())
-            .path_and_query(target)
+            .path_and_query(format!("{}{path}", self.prefix))
             .build()
             .map_err(|_| {
                 Failure::new(Class::Permanent, format!("cannot send {subject}: not a valid path"))
             })?;
 
-        let sent = self.clock.now();
-        let whole = async {
-            let mut reply = self.attempt(&method, target, &headers, &body, ask.limit, &subject).await?;
-            if reply.status == StatusCode::TEMPORARY_REDIRECT {
-                let next = self.followed(&reply)?;
-                reply = self.attempt(&method, next, &headers, &body, ask.limit, &subject).await?;
-            }
-            Ok(reply)
-        };
         let limit = self.config.request_timeout;
-        let (status, headers, body) = match tokio::time::timeout(limit, whole).await {
-            Ok(answer) => answer.map(|raw: Raw| (raw.status, raw.headers, raw.body))?,
+        let whole = async {
+            let began = self.clock.now();
+            let mut tries = self.consistency.tries();
+            loop {
+                let sent = self.clock.now();
+                let mut reply =
+                    self.attempt(&method, target.clone(), &headers, &body, ask.limit, &subject).await?;
+                if redirect::is(reply.status) {
+                    let path = path.split('?').next().unwrap_or_default();
+                    let next = redirect::followed(&reply, &self.address(), &target, path)?;
+                    reply = self.attempt(&method, next, &headers, &body, ask.limit, &subject).await?;
+                }
+                match tries.again(&reply, &mut headers) {
+                    // What Vault said says more than that there was no time left to hear it once more.
+                    Some(delay) if self.clock.now().since(began) + delay < limit => {
+                        tokio::time::sleep(delay).await;
+                    }
+                    _ => return Ok((sent, reply)),
+                }
+            }
+        };
+        let (sent, raw) = match tokio::time::timeout(limit, whole).await {
+            Ok(answer) => answer?,
             Err(_) => {
                 return Err(Failure::new(
                     Class::Transient,
@@ -258,6 +297,7 @@ impl VaultClient {
                 ));
             }
         };
+        let Raw { status, headers, body } = raw;
         Ok(Reply { status, headers, body, sent, received: self.clock.now(), subject })
     }
 
@@ -292,33 +332,6 @@ impl VaultClient {
         Ok(Raw { status: parts.status, headers: parts.headers, body })
     }
 
-    /// A standby that does not forward names the active node. It is followed once, on the same scheme only: a token
-    /// that was to travel encrypted must not travel in clear.
-    fn followed(&self, reply: &Raw) -> Result<Uri, Failure> {
-        let location = reply.headers.get(LOCATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let place = location.split('?').next().unwrap_or_default();
-        let fail = |class, why: &str| {
-            Err(Failure {
-                status: Some(reply.status.as_u16()),
-                ..Failure::new(
-                    class,
-                    format!("{} redirected to {:?}, {why}", self.address(), redacted(place)),
-                )
-            })
-        };
-        let Ok(next) = location.parse::<Uri>() else {
-            return fail(Class::Transient, "which is not a URL");
-        };
-        match (next.scheme(), next.authority()) {
-            (Some(scheme), Some(_)) if *scheme == self.scheme => Ok(next),
-            (Some(_), Some(_)) => fail(
-                Class::Permanent,
-                "which is not followed, because the scheme differs: correct api_addr in Vault's configuration",
-            ),
-            _ => fail(Class::Transient, "which names no host: has the cluster no active node?"),
-        }
-    }
-
     fn headers(&self, ask: &Ask<'_>, has_body: bool) -> Result<HeaderMap, &'static str> {
         let mut headers = HeaderMap::with_capacity(8);
         headers.insert("x-vault-request", HeaderValue::from_static("true"));
@@ -326,14 +339,25 @@ impl VaultClient {
         let id = |text: &str| HeaderValue::from_str(text).map_err(|_| "the call's id cannot be a header");
         headers.insert(CALL_HEADER, id(&ask.call.request)?);
         headers.insert(RUN_HEADER, id(&ask.call.run)?);
-        if let Some(namespace) = &self.namespace {
-            headers.insert("x-vault-namespace", namespace.clone());
+        let namespace = match ask.namespace {
+            None => self.namespace.clone(),
+            // The root has no name.
+            Some("") => None,
+            Some(name) => {
+                Some(HeaderValue::from_str(name).map_err(|_| "the token's namespace cannot be a header")?)
+            }
+        };
+        if let Some(namespace) = namespace {
+            headers.insert("x-vault-namespace", namespace);
         }
         if let Some(token) = ask.token {
             let mut token =
                 HeaderValue::from_str(token.expose()).map_err(|_| "the token cannot be a header")?;
             token.set_sensitive(true);
             headers.insert("x-vault-token", token);
+        }
+        if let Some(index) = ask.index {
+            consistency::ask(&mut headers, index);
         }
         if has_body {
             headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -346,126 +370,6 @@ impl fmt::Debug for VaultClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("VaultClient").field("address", &self.address()).finish_non_exhaustive()
     }
-}
-
-struct Raw {
-    status: StatusCode,
-    headers: HeaderMap,
-    body: Zeroizing<Vec<u8>>,
-}
-
-/// An answer of Vault, of whatever status. The body may hold a secret: it is wiped on drop and not printed.
-pub struct Reply {
-    /// The HTTP status.
-    pub status: StatusCode,
-    /// The response headers.
-    pub headers: HeaderMap,
-    /// The whole body.
-    pub body: Zeroizing<Vec<u8>>,
-    /// When the request was sent.
-    pub sent: Moment,
-    received: Moment,
-    /// What was asked, for messages: `GET secret/data/a at https://vault:8200`.
-    subject: String,
-}
-
-impl Reply {
-    /// This answer if it is a 2xx, else what its refusal means by the general rules.
-    ///
-    /// # Errors
-    /// The classified refusal.
-    pub fn accepted(self) -> Result<Self, Failure> {
-        if self.status.is_success() { Ok(self) } else { Err(self.failure()) }
-    }
-
-    /// Whether this is a refusal of that status, one of whose error texts contains one of `texts`.
-    #[must_use]
-    pub fn refuses_with(&self, status: u16, texts: &[&str]) -> bool {
-        self.status.as_u16() == status
-            && self.errors().iter().any(|error| texts.iter().any(|text| error.contains(text)))
-    }
-
-    /// Vault's `errors`, as they are: scrub them before they are shown.
-    pub(crate) fn errors(&self) -> Vec<String> {
-        refusal::errors(&self.body)
-    }
-
-    /// What was asked, for a message.
-    pub(crate) fn subject(&self) -> &str {
-        &self.subject
-    }
-
-    /// What this refusal means by the general rules.
-    pub(crate) fn failure(&self) -> Failure {
-        refusal::classify(&self.subject, self.status, &self.headers, &self.body, self.received)
-    }
-
-    /// A failure of the caller's own making about this answer.
-    pub(crate) fn broken(&self, class: Class, message: String) -> Failure {
-        Failure { class, message, status: Some(self.status.as_u16()), ..self.failure() }
-    }
-}
-
-impl fmt::Debug for Reply {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Reply")
-            .field("status", &self.status)
-            .field("subject", &self.subject)
-            .finish_non_exhaustive()
-    }
-}
-
-/// The failure with what to do about it.
-pub(crate) fn advised(failure: Failure, cure: &str) -> Failure {
-    Failure { message: format!("{}. {cure}", failure.message.trim_end_matches('.')), ..failure }
-}
-
-async fn collect(
-    mut body: hyper::body::Incoming,
-    head: &http::response::Parts,
-    limit: usize,
-    subject: &str,
-) -> Result<Zeroizing<Vec<u8>>, Failure> {
-    let too_large = || {
-        Failure::new(Class::Permanent, format!("the answer to {subject} is larger than {} KiB", limit / 1024))
-    };
-    let announced = head
-        .headers
-        .get(http::header::CONTENT_LENGTH)
-        .and_then(|length| length.to_str().ok()?.parse::<usize>().ok())
-        .unwrap_or(0);
-    if announced > limit {
-        return Err(too_large());
-    }
-    let mut whole = Zeroizing::new(Vec::with_capacity(announced.min(64 * 1024)));
-    while let Some(frame) = body.frame().await {
-        let frame = match frame {
-            Ok(frame) => frame,
-            // A server that refuses before it has read the request may reset the connection: the status says enough.
-            Err(_) if head.status.is_client_error() => break,
-            Err(error) => {
-                let cause = connect::innermost(&error);
-                return Err(Failure::new(
-                    Class::Transient,
-                    format!("the answer to {subject} broke off: {cause}"),
-                ));
-            }
-        };
-        let Ok(data) = frame.into_data() else { continue };
-        let needed = whole.len() + data.len();
-        if needed > limit {
-            return Err(too_large());
-        }
-        if needed > whole.capacity() {
-            // Growing in place would leave a copy behind that nobody wipes.
-            let mut larger = Zeroizing::new(Vec::with_capacity(needed.max(whole.capacity() * 2).min(limit)));
-            larger.extend_from_slice(&whole);
-            whole.zeroize();
-            whole = larger;
-        }
-        whole.extend_from_slice(&data);
-    }
-    Ok(whole)
 }
 
 /// `/a/b%20c?query` from a decoded path: everything but unreserved characters and slashes is percent-encoded, so that

@@ -55,14 +55,14 @@ fn class(status: StatusCode) -> Class {
         404 => Class::NotFound,
         // 412: this node has not yet seen a write (eventual consistency). 472, 473: standby and secondary nodes.
         408 | 412 | 425 | 429 | 472 | 473 | 500..=599 => Class::Transient,
-        307 => Class::Transient,
+        307 | 308 => Class::Transient,
         _ => Class::Permanent,
     }
 }
 
 fn cure(status: StatusCode, said: &str) -> Option<&'static str> {
     Some(match status.as_u16() {
-        307 => "two nodes redirect to each other: has the cluster an active node?",
+        307 | 308 => "two nodes redirect to each other: has the cluster an active node?",
         300..=399 => "not followed: give the address that it redirects to",
         400 if said.contains("HTTP request to an HTTPS server") => "the address must begin with https://",
         404 if said.contains("no handler for route") => "nothing is mounted at that path",

@@ -2,10 +2,11 @@ use vaultrs::api::token::requests::{CreateRoleTokenRequest, RenewTokenSelfReques
 
 use super::fake::{Act, FakeVault, call, token};
 use super::*;
+use crate::lease::upstream::Made;
 
 async fn get(client: &VaultClient, path: &str) -> Result<Reply, Failure> {
     let (call, token) = (call(), token());
-    let ask = Ask { call: &call, token: Some(&token.credential), limit: 4096 };
+    let ask = Ask::with(&call, &token, 4096);
     client.read(ask, path, "", false).await.and_then(Reply::accepted)
 }
 
@@ -80,7 +81,7 @@ async fn a_slow_drip_ends_by_the_time_out() {
     let vault = FakeVault::always(Act::Drip).await;
     let client = vault.client();
     let (call, token) = (call(), token());
-    let ask = Ask { call: &call, token: Some(&token.credential), limit: READ_LIMIT };
+    let ask = Ask::with(&call, &token, READ_LIMIT);
     let failure = client.read(ask, "a", "", false).await.unwrap_err();
     assert_eq!(failure.class, Class::Transient);
     assert!(failure.message.contains("within"), "{failure}");
@@ -135,7 +136,7 @@ async fn a_path_is_sent_as_it_was_judged_or_not_at_all() {
     }
     assert!(vault.seen().is_empty());
     let (call, token) = (call(), token());
-    let ask = || Ask { call: &call, token: Some(&token.credential), limit: 4096 };
+    let ask = || Ask::with(&call, &token, 4096);
     client.read(ask(), "secret/metadata/", "", true).await.unwrap();
     client.read(ask(), "secret/data/a", "version=2", false).await.unwrap();
     client.read(ask(), "secret/data/a", "x y", false).await.unwrap_err();
@@ -148,7 +149,7 @@ async fn endpoints_of_vaultrs_are_sent_as_they_are() {
     let vault = FakeVault::always(Act::json(200, "{}")).await;
     let client = vault.client();
     let (call, token) = (call(), token());
-    let ask = || Ask { call: &call, token: Some(&token.credential), limit: 4096 };
+    let ask = || Ask::with(&call, &token, 4096);
     client.execute(ask(), &RenewTokenSelfRequest { increment: Some("60s".into()) }).await.unwrap();
     client.execute(ask(), &RevokeTokenSelfRequest {}).await.unwrap();
     let role = CreateRoleTokenRequest { role_name: "orders%2f".into(), ..CreateRoleTokenRequest::default() };
@@ -172,19 +173,27 @@ async fn endpoints_of_vaultrs_are_sent_as_they_are() {
 async fn one_redirect_is_followed_on_the_same_scheme_only() {
     let active = FakeVault::always(Act::json(200, "{\"data\":{\"a\":1}}")).await;
     let there = format!("{}/v1/secret/a", active.address);
-    let standby = FakeVault::always(Act::json(307, "").header("Location", &there)).await;
-    get(&standby.client(), "secret/a").await.unwrap();
-    assert_eq!(active.seen()[0].headers["x-vault-token"], "hvs.canary");
+    for status in [307, 308] {
+        let standby = FakeVault::always(Act::json(status, "").header("Location", &there)).await;
+        get(&standby.client(), "secret/a").await.unwrap();
+        assert_eq!(active.seen().last().unwrap().headers["x-vault-token"], "hvs.canary");
+    }
 
-    for (location, class) in [
-        ("https://other:8200/v1/secret/a", Class::Permanent),
-        ("/v1/secret/a", Class::Transient),
-        ("", Class::Transient),
+    for (location, class, words) in [
+        ("https://other:8200/v1/secret/a", Class::Permanent, "correct api_addr"),
+        ("/v1/secret/a", Class::Transient, "names no host"),
+        ("", Class::Transient, "not a URL"),
+        ("http://pw@other:8200/v1/secret/a", Class::Permanent, "names a user"),
+        ("http://sso.example.com/login", Class::Transient, "another path"),
+        ("http://sso.example.com/login?next=/v1/secret/a", Class::Transient, "another path"),
+        ("http://other:8200/v1/secret/b", Class::Transient, "another path"),
+        ("http://other:8200/v1/secret/a?version=1", Class::Transient, "another path"),
     ] {
         let standby = FakeVault::always(Act::json(307, "").header("Location", location)).await;
         let failure = get(&standby.client(), "secret/a").await.unwrap_err();
         assert_eq!(failure.class, class, "{location}: {failure}");
-        assert_eq!(standby.seen().len(), 1);
+        assert!(failure.message.contains(words) && !failure.message.contains("pw"), "{failure}");
+        assert_eq!((failure.status, standby.seen().len()), (Some(307), 1));
     }
 
     let again = FakeVault::start(|seen| {
@@ -192,8 +201,34 @@ async fn one_redirect_is_followed_on_the_same_scheme_only() {
         Act::json(307, "").header("Location", &here)
     })
     .await;
-    assert_eq!(get(&again.client(), "secret/a").await.unwrap_err().class, Class::Transient);
+    let failure = get(&again.client(), "secret/a").await.unwrap_err();
+    assert_eq!(failure.class, Class::Transient);
+    assert!(failure.message.contains("two nodes redirect to each other"), "{failure}");
     assert_eq!(again.seen().len(), 2);
+}
+
+#[tokio::test]
+async fn a_redirect_may_encode_its_path_in_its_own_way_and_keeps_the_query() {
+    let active = FakeVault::always(Act::json(200, "{\"data\":{}}")).await;
+    let there = format!("{}/prefix/v1/secret/data/a%20b%2B%28c%29?version=2", active.address);
+    let standby = FakeVault::always(Act::json(307, "").header("Location", &there)).await;
+    let (call, token) = (call(), token());
+    let ask = Ask::with(&call, &token, 4096);
+    let reply = standby.client().read(ask, "secret/data/a b+(c)", "version=2", false).await.unwrap();
+    assert_eq!(reply.status, 200);
+    assert_eq!(active.seen()[0].line, "GET /prefix/v1/secret/data/a%20b%2B%28c%29?version=2");
+}
+
+#[tokio::test]
+async fn what_is_written_is_written_again_where_a_redirect_leads() {
+    let active = FakeVault::always(Act::json(204, "")).await;
+    let there = format!("{}/v1/sys/leases/renew", active.address);
+    let standby = FakeVault::always(Act::json(308, "").header("Location", &there)).await;
+    let (call, token) = (call(), token());
+    let renew = RenewLeaseRequest { lease_id: "a/b".into(), increment: 9 };
+    standby.client().execute(Ask::with(&call, &token, 4096), &renew).await.unwrap();
+    assert_eq!(active.seen()[0].line, "PUT /v1/sys/leases/renew");
+    assert_eq!(active.seen()[0].json()["lease_id"], "a/b");
 }
 
 #[tokio::test]
@@ -274,14 +309,104 @@ async fn a_token_that_cannot_be_used_as_one_is_refused_with_its_cure() {
     ] {
         let vault = FakeVault::always(Act::json(200, &body)).await;
         let reply = get(&vault.client(), "auth/aws/login").await.unwrap();
-        let failure = answer::token_from(&reply, "THE CURE").unwrap_err();
+        let failure = answer::token_from(&reply, None, "THE CURE").unwrap_err();
         assert_eq!(failure.class, Class::Permanent);
         assert!(failure.message.contains(words) && failure.message.contains("THE CURE"), "{failure}");
         assert!(!failure.message.contains("hvs.x"));
     }
     let vault = FakeVault::always(Act::json(200, &auth(r#","orphan":true,"token_policies":["p"]"#))).await;
     let reply = get(&vault.client(), "auth/aws/login").await.unwrap();
-    let minted = answer::token_from(&reply, "").unwrap();
+    let minted = answer::token_from(&reply, None, "").unwrap();
     assert_eq!(minted.payload.policies, ["p"]);
     assert!(minted.payload.orphan);
+}
+
+/// The token that was made in the state `index`.
+fn indexed() -> Token {
+    let at = Clock::system().now();
+    Token { made: Some(Made { at, index: Some("aW5kZXg=".into()) }), ..token() }
+}
+
+async fn get_indexed(client: &VaultClient) -> Result<Reply, Failure> {
+    let (call, token) = (call(), indexed());
+    client.read(Ask::with(&call, &token, 4096), "secret/a", "", false).await.and_then(Reply::accepted)
+}
+
+/// What each request said of the state that it wants and of what to do without it.
+fn wanted(vault: &FakeVault) -> Vec<(bool, bool)> {
+    let seen = vault.seen();
+    seen.iter()
+        .map(|seen| {
+            let index = seen.headers.get("x-vault-index");
+            assert!(index.is_none_or(|index| index == "aW5kZXg="), "{seen:?}");
+            let inconsistent = seen.headers.get("x-vault-inconsistent");
+            assert!(inconsistent.is_none_or(|what| what == "forward-active-node"), "{seen:?}");
+            (index.is_some(), inconsistent.is_some())
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn a_node_that_lags_behind_is_asked_to_forward() {
+    let vault = FakeVault::start(|seen| match seen.headers.contains_key("x-vault-inconsistent") {
+        true => Act::json(200, "{\"data\":{}}"),
+        false => Act::refusal(412, "required index state not present"),
+    })
+    .await;
+    get_indexed(&vault.client()).await.unwrap();
+    assert_eq!(wanted(&vault), [(true, false), (true, true)]);
+}
+
+#[tokio::test]
+async fn a_cluster_that_does_not_forward_by_header_is_waited_for() {
+    let behind = Arc::new(Mutex::new(2));
+    let left = Arc::clone(&behind);
+    let vault = FakeVault::start(move |seen| {
+        if seen.headers.contains_key("x-vault-inconsistent") {
+            let why =
+                "forwarding via header X-Vault-Inconsistent=forward-active-node disabled in configuration";
+            return Act::refusal(400, why);
+        }
+        let mut left = left.lock().unwrap();
+        if *left == 0 {
+            return Act::json(200, "{\"data\":{}}");
+        }
+        *left -= 1;
+        Act::refusal(412, "required index state not present")
+    })
+    .await;
+    let client = vault.client();
+    get_indexed(&client).await.unwrap();
+    assert_eq!(wanted(&vault), [(true, false), (true, true), (true, false), (true, false)]);
+    // It is not asked again.
+    *behind.lock().unwrap() = 1;
+    get_indexed(&client).await.unwrap();
+    assert_eq!(wanted(&vault)[4..], [(true, false), (true, false)]);
+}
+
+#[tokio::test]
+async fn a_412_is_tried_again_a_few_times_only() {
+    let vault = FakeVault::always(Act::refusal(412, "required index state not present")).await;
+    let failure = get_indexed(&vault.client()).await.unwrap_err();
+    assert_eq!((failure.class, failure.status), (Class::Transient, Some(412)), "{failure}");
+    assert_eq!(wanted(&vault), [(true, false), (true, true), (true, true)]);
+    // Without a state to ask for there is nothing to forward for.
+    let vault = FakeVault::always(Act::refusal(412, "")).await;
+    assert_eq!(get(&vault.client(), "secret/a").await.unwrap_err().status, Some(412));
+    assert_eq!(wanted(&vault), [(false, false); 3]);
+}
+
+#[tokio::test]
+async fn the_state_of_another_cluster_is_not_insisted_on() {
+    let vault = FakeVault::start(|seen| match seen.headers.contains_key("x-vault-index") {
+        true => Act::refusal(400, "failed to decode \"X-Vault-Index\""),
+        false => Act::json(200, "{\"data\":{}}"),
+    })
+    .await;
+    get_indexed(&vault.client()).await.unwrap();
+    assert_eq!(wanted(&vault), [(true, false), (false, false)]);
+    // Another refusal is the answer.
+    let vault = FakeVault::always(Act::refusal(400, "else")).await;
+    assert_eq!(get_indexed(&vault.client()).await.unwrap_err().class, Class::Permanent);
+    assert_eq!(vault.seen().len(), 1);
 }

@@ -12,11 +12,11 @@ use tenure::lease::upstream::ReadKey;
 use tenure::lease::view::Freshness;
 use tenure::metrics::Metrics;
 use tenure::policy::Admission;
-use tenure::policy::rules::{Rule, Rules};
-use tenure::run::Boot;
+use tenure::policy::rules::{Rule, Rules, Verification};
 use tenure::run::request::Request;
 use tenure::run::subject::Issuers;
 use tenure::run::workflow::Workflow;
+use tenure::run::{Boot, Run};
 use tenure::runs::journal::Journal;
 use tenure::runs::leases::Limits;
 use tenure::runs::{Active, Own, Runs, Setup, SubjectExpiry, Watching};
@@ -129,7 +129,14 @@ impl Stage {
             supervisor: supervisor.clone(),
             workflow: plan.workflow,
             issuers: plan.issuers,
-            own: Own { request, token_role: role, token_ttl: plan.token_ttl, ..Own::default() },
+            own: Own {
+                id: Run::new_id().expect("entropy"),
+                request,
+                task: None,
+                token_role: role,
+                token_ttl: plan.token_ttl,
+                verification: Verification::Off,
+            },
             rules: Rules::new(plan.rules),
             max_runs: plan.max_runs,
             watching: plan.watching,

@@ -4,13 +4,14 @@ use std::time::Instant;
 
 use serde_json::Value;
 
-use crate::broker::{SOON, Setup};
+use crate::broker::{Broker, SOON, Setup};
 use crate::harness::{Server, text};
 
 against_both! {
     from_the_environment
     from_the_container_endpoint
     by_web_identity
+    by_an_assumed_role
     each_refusal_names_its_cause_and_its_cure
     without_a_token_role_leases_hang_off_the_login
 }
@@ -38,11 +39,43 @@ fn by_web_identity(server: &Server) {
     serves(&setup);
 }
 
+fn by_an_assumed_role(server: &Server) {
+    let role = text(&server.sts()["chained"]["role_arn"]);
+    let setup = chained(server, text(&server.sts()["chained"]["external_id"]))
+        .and("source_identity = true\nsession_tags = true\nduration = \"15m\"\n")
+        .env("TENURE_EXECUTION_ARN", "arn:aws:states:eu-west-1:123456789012:execution:fulfil:one")
+        .env("TENURE_STATE_NAME", "Charge");
+    let broker = setup.start();
+    let (code, status, _) = broker.tenure(&["status"]);
+    assert_eq!(code, 0);
+    assert!(status.contains(&format!("aws role orders-chained at auth/aws as {role}")), "{status}");
+    // Vault's own log names the session, and so the run.
+    let named = format!("{}@fulfil.Charge", broker.run);
+    let logins = server.audited(&broker.run);
+    let login = logins.iter().find(|line| line["request"]["path"] == "auth/aws/login").expect("a login");
+    let caller = text(&login["auth"]["metadata"]["client_arn"]);
+    assert!(caller.ends_with(&format!(":assumed-role/orders-broker/{named}")), "{caller}");
+    serves_by(broker);
+}
+
+/// With the role of the stack that needs an external id: this one.
+fn chained<'a>(server: &'a Server, external_id: &str) -> Setup<'a> {
+    let role = text(&server.sts()["chained"]["role_arn"]);
+    Setup::new(server)
+        .set("vault.auth.aws", "role", "orders-chained")
+        .env("AWS_ENDPOINT_URL_STS", text(&server.sts()["url"]))
+        .and(&format!("[[vault.auth.aws.assume]]\nrole_arn = {role:?}\nexternal_id = {external_id:?}\n"))
+}
+
 /// Logs in once and hands out a credential that is good.
 #[track_caller]
 fn serves(setup: &Setup<'_>) {
-    let broker = setup.start();
-    let server = setup.server;
+    serves_by(setup.start());
+}
+
+#[track_caller]
+fn serves_by(broker: Broker<'_>) {
+    let server = broker.setup.server;
     let login = broker.credential("orders");
     server.database.use_as(&login.user, &login.password).expect("a good credential");
     assert_eq!(server.asked(&broker.run, "auth/aws/login"), 1);
@@ -91,6 +124,15 @@ fn each_refusal_names_its_cause_and_its_cure(server: &Server) {
             &["use", "token_num_uses=0"],
         ),
         (
+            "a wrong external id",
+            chained(server, "another"),
+            &[
+                "AccessDenied",
+                "role/orders-broker must allow sts:AssumeRole",
+                "the external_id that is set here",
+            ],
+        ),
+        (
             "a token role that is not there",
             new().set("run", "token_role", "nobody"),
             &["nobody", "auth/token/create/nobody"],
@@ -111,7 +153,7 @@ fn each_refusal_names_its_cause_and_its_cure(server: &Server) {
     }
     messages.sort_unstable();
     messages.dedup();
-    assert_eq!(messages.len(), 9, "each has a message of its own: {messages:#?}");
+    assert_eq!(messages.len(), 10, "each has a message of its own: {messages:#?}");
 }
 
 fn without_a_token_role_leases_hang_off_the_login(server: &Server) {

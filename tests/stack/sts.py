@@ -56,7 +56,7 @@ class StsChecks:
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         refusal = self._refusal(environ)
         if refusal is None:
-            return self._app(environ, _as_xml(start_response))
+            return _as_of_sts(self._app, environ, start_response)
         status, code, message = refusal
         return _answer(start_response, status, _error_xml(code, message), "text/xml")
 
@@ -141,16 +141,24 @@ def _form(environ: dict[str, Any]) -> dict[str, list[str]]:
     return parse_qs(body.decode("utf-8", "replace"))
 
 
-def _as_xml(start_response: StartResponse) -> StartResponse:
-    """Moto's own refusals lack STS's content type, and Vault relays none that is not XML."""
+def _as_of_sts(app: WsgiApp, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+    """Moto's own refusals lack STS's content type, and Vault relays none that is not XML.
 
-    def start(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
-        if status.startswith("403"):
-            headers = [(name, value) for name, value in headers if name.lower() != "content-type"]
-            headers.append(("Content-Type", "text/xml"))
-        return start_response(status, headers, *rest)
+    They also wrap the error once more than STS does, and the SDKs then find no code in it.
+    """
+    status = ""
+    headers: list[tuple[str, str]] = []
 
-    return start
+    def start(answered: str, named: list[tuple[str, str]], *_rest: Any) -> None:
+        nonlocal status, headers
+        status, headers = answered, named
+
+    body = b"".join(app(environ, start))
+    if not status.startswith("403"):
+        start_response(status, headers)
+        return [body]
+    body = body.replace(b"<Errors>", b"").replace(b"</Errors>", b"")
+    return _answer(start_response, status, body, "text/xml")
 
 
 def _answer(

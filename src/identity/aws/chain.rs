@@ -16,10 +16,10 @@ use crate::causes::causes;
 use crate::lease::failure::{Class, Failure};
 
 /// Credentials are asked for anew when less than this is left of them: Vault, STS and our clock may disagree.
-const SPARE: Duration = Duration::from_secs(60);
+pub(super) const SPARE: Duration = Duration::from_secs(60);
 
 /// For one look-up along the whole chain, with the SDK's own retries: an endpoint that hangs must not hang the login.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 const LOOKED_AT: &str = "looked at the environment (AWS_ACCESS_KEY_ID), the profile (AWS_PROFILE), web identity \
      (AWS_WEB_IDENTITY_TOKEN_FILE), the container endpoint (AWS_CONTAINER_CREDENTIALS_RELATIVE_URI or _FULL_URI) and \
@@ -38,6 +38,8 @@ pub(super) struct Chain {
     /// retried should not ask again. What does not expire is not kept: a file may be replaced.
     kept: Mutex<Option<Credentials>>,
     succeeded: AtomicBool,
+    /// One for all calls to AWS that are ours.
+    http: SharedHttpClient,
 }
 
 impl Chain {
@@ -48,11 +50,18 @@ impl Chain {
             standard: Mutex::default(),
             kept: Mutex::default(),
             succeeded: AtomicBool::new(false),
+            http: SharedHttpClient::new(LazyTls::default()),
         }
     }
 
     pub(super) fn of(credentials: SharedCredentialsProvider, region: Option<String>) -> Self {
         Self { given: Some(credentials), ..Self::standard(region) }
+    }
+
+    /// With another HTTP client: a test's.
+    #[cfg(test)]
+    pub(super) fn over(self, http: SharedHttpClient) -> Self {
+        Self { http, ..self }
     }
 
     /// The region: the configured one, or what the standard chain finds.
@@ -100,12 +109,12 @@ impl Chain {
         *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    async fn loaded(&self) -> SdkConfig {
+    /// What the standard chain found beside credentials: endpoints, retries, the HTTP client.
+    pub(super) async fn loaded(&self) -> SdkConfig {
         let cell = Arc::clone(&self.standard.lock().unwrap_or_else(PoisonError::into_inner));
         let load = || {
             // Large: boxed, so that every login's future is not as large.
-            let loader = aws_config::defaults(BehaviorVersion::latest())
-                .http_client(SharedHttpClient::new(LazyTls::default()));
+            let loader = aws_config::defaults(BehaviorVersion::latest()).http_client(self.http.clone());
             Box::pin(match &self.region {
                 Some(region) => loader.region(Region::new(region.clone())).load(),
                 None => loader.load(),

@@ -254,6 +254,8 @@ impl Store {
             accessor: token.accessor.clone(),
             policies,
             orphan,
+            namespace: None,
+            made: None,
         };
         let life = Life::Leased { ttl: token.end.len(), renewable: token.renewable };
         self.tokens.push(token);

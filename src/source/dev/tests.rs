@@ -81,9 +81,9 @@ async fn what_hangs_off_a_token_ends_with_it_and_an_orphan_outlives_its_maker() 
     let refused = stand.read(&child, "database/creds/orders").await.expect_err("refused");
     assert_eq!((refused.class, refused.status), (Class::Forbidden, Some(403)));
     let login = stand.login().await;
-    stand.vault.revoke_accessor(stand.call(), &login, &orphan.accessor).await.expect("revoked");
+    stand.vault.revoke_accessor(stand.call(), &login, None, &orphan.accessor).await.expect("revoked");
     assert_eq!(stand.vault.alive(), 0);
-    assert!(!stand.vault.accessor_lives(stand.call(), &login, &orphan.accessor).await.expect("asked"));
+    assert!(!stand.vault.accessor_lives(stand.call(), &login, None, &orphan.accessor).await.expect("asked"));
 }
 
 #[tokio::test(start_paused = true)]

@@ -241,8 +241,8 @@ async fn what_upstream_no_longer_knows_is_confirmed_as_gone() {
     ] {
         let vault = FakeVault::always(act).await;
         let source = source(&vault).await;
-        assert_eq!(source.accessor_lives(call(), &token(), "a").await.ok(), lives);
-        assert_eq!(source.revoke_accessor(call(), &token(), "a").await.is_ok(), lives.is_some());
+        assert_eq!(source.accessor_lives(call(), &token(), None, "a").await.ok(), lives);
+        assert_eq!(source.revoke_accessor(call(), &token(), None, "a").await.is_ok(), lives.is_some());
     }
     for (act, lives) in [
         (Act::json(200, r#"{"request_id":"r","data":{}}"#), Some(true)),
@@ -250,7 +250,7 @@ async fn what_upstream_no_longer_knows_is_confirmed_as_gone() {
         (Act::refusal(403, "permission denied"), None),
     ] {
         let vault = FakeVault::always(act).await;
-        assert_eq!(source(&vault).await.lease_lives(call(), &token(), "l").await.ok(), lives);
+        assert_eq!(source(&vault).await.lease_lives(call(), &token(), None, "l").await.ok(), lives);
     }
 }
 
@@ -316,4 +316,218 @@ async fn a_token_that_is_of_no_use_is_not_left_behind() {
     let seen = vault.seen();
     assert_eq!(seen[1].line, "POST /v1/auth/token/revoke-self");
     assert_eq!(seen[1].headers["x-vault-token"], "hvs.uses");
+}
+
+/// What every request of a test says of its namespace, in order.
+fn namespaces(vault: &FakeVault) -> Vec<Option<String>> {
+    vault.seen().iter().map(|seen| seen.headers.get("x-vault-namespace").cloned()).collect()
+}
+
+#[tokio::test]
+async fn a_token_is_used_and_asked_about_in_its_own_namespace() {
+    let vault = FakeVault::start(|seen| match seen.line.as_str() {
+        line if line.contains("auth/token/create") => Act::json(
+            200,
+            r#"{"request_id":"r","auth":{"client_token":"hvs.run","accessor":"acc","lease_duration":42}}"#,
+        )
+        .header("X-Vault-Index", "aW5kZXg="),
+        line if line.contains("renew-self") => {
+            Act::json(200, r#"{"request_id":"r","auth":{"client_token":"hvs.run","lease_duration":60}}"#)
+        }
+        line if line.contains("lookup-self") => Act::refusal(403, "permission denied"),
+        line if line.contains("ui/mounts/") => {
+            Act::json(200, r#"{"request_id":"m","data":{"path":"kv/","type":"kv"}}"#)
+        }
+        _ => Act::json(200, r#"{"request_id":"r","lease_id":"","data":{}}"#),
+    })
+    .await;
+    let config = crate::vault::VaultConfig {
+        namespace: Some("team-a".into()),
+        ..crate::vault::VaultConfig::new(&*vault.address)
+    };
+    let source = VaultSource::new(Arc::new(VaultClient::new(config, crate::clock::Clock::system()).unwrap()));
+    let login = token();
+    for (namespace, sent) in
+        [(None, Some("team-a")), (Some("team-a/orders"), Some("team-a/orders")), (Some(""), None)]
+    {
+        let before = vault.seen().len();
+        let spec = TokenSpec {
+            policies: Vec::new(),
+            role: "run".into(),
+            ttl: Duration::from_secs(42),
+            renewable: true,
+            meta: BTreeMap::new(),
+            namespace: namespace.map(Into::into),
+        };
+        let run = source.create_token(call(), &login, &spec).await.unwrap().payload;
+        assert_eq!(run.namespace, spec.namespace);
+        source.renew_token(call(), &run, None).await.unwrap();
+        source.lookup_token(call(), &run).await.unwrap();
+        source.read(call(), &run, &key("kv/a")).await.unwrap();
+        source.renew_lease(call(), &run, "l", Duration::from_secs(9)).await.unwrap();
+        source.revoke_token(call(), &run).await.unwrap();
+        source.accessor_lives(call(), &login, run.namespace.as_deref(), "acc").await.unwrap();
+        source.lease_lives(call(), &login, run.namespace.as_deref(), "l").await.unwrap();
+        source.revoke_accessor(call(), &login, run.namespace.as_deref(), "acc").await.unwrap();
+        let said = namespaces(&vault).split_off(before);
+        assert_eq!(said.len(), 11, "the mount of one namespace says nothing of another's");
+        assert!(said.iter().all(|said| said.as_deref() == sent), "{namespace:?}: {said:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_namespace_that_cannot_be_is_named() {
+    for (namespace, act, class, words) in [
+        (
+            "team-b",
+            Act::refusal(403, "permission denied"),
+            Class::Forbidden,
+            "update and sudo on team-b/auth/token/create/run",
+        ),
+        (
+            "team-b",
+            Act::refusal(
+                400,
+                "root or sudo privileges required to directly generate a token in a child namespace",
+            ),
+            Class::Permanent,
+            "needs update and sudo on team-b/auth/token/create/run",
+        ),
+        ("team-b", Act::refusal(404, "namespace not found"), Class::NotFound, "is there a namespace team-b?"),
+        ("team\nb", Act::Hang, Class::Permanent, "the token's namespace cannot be a header"),
+    ] {
+        let vault = FakeVault::always(act).await;
+        let spec = TokenSpec {
+            policies: Vec::new(),
+            role: "run".into(),
+            ttl: Duration::from_secs(9),
+            renewable: true,
+            meta: BTreeMap::new(),
+            namespace: Some(namespace.into()),
+        };
+        let failure = source(&vault).await.create_token(call(), &token(), &spec).await.unwrap_err();
+        assert_eq!(failure.class, class, "{failure}");
+        assert!(failure.message.contains(words), "{failure}");
+    }
+}
+
+/// An answer to a token's creation.
+fn made() -> Act {
+    let auth = r#"{"client_token":"hvs.run","accessor":"acc","lease_duration":42}"#;
+    Act::json(200, &format!(r#"{{"request_id":"r","auth":{auth}}}"#))
+}
+
+fn spec() -> TokenSpec {
+    TokenSpec {
+        policies: Vec::new(),
+        role: "run".into(),
+        ttl: Duration::from_secs(42),
+        renewable: true,
+        meta: BTreeMap::new(),
+        namespace: None,
+    }
+}
+
+#[tokio::test]
+async fn the_state_after_a_tokens_creation_is_asked_for_with_each_call_of_it() {
+    let vault = FakeVault::start(|seen| match seen.line.as_str() {
+        line if line.contains("auth/token/create") => made().header("X-Vault-Index", "aW5kZXg="),
+        _ => Act::json(200, r#"{"request_id":"r","lease_id":"","data":{},"mount_type":"kv"}"#)
+            .header("X-Vault-Index", "bGF0ZXI="),
+    })
+    .await;
+    let source = source(&vault).await;
+    let run = source.create_token(call(), &token(), &spec()).await.unwrap().payload;
+    source.read(call(), &run, &key("kv/a")).await.unwrap();
+    source.lookup_token(call(), &run).await.unwrap();
+    source.accessor_lives(call(), &token(), None, "acc").await.unwrap();
+    let sent: Vec<_> = vault.seen().iter().map(|seen| seen.headers.get("x-vault-index").cloned()).collect();
+    let index = || Some("aW5kZXg=".to_owned());
+    assert_eq!(sent, [None, index(), index(), None], "of that token, and of no read");
+}
+
+/// A token that was made just now, or some time ago; with an index, or without.
+fn aged(vault: &VaultSource, age: Duration, index: bool) -> Token {
+    let now = vault.client.clock().now();
+    let at = crate::clock::Moment::new(now.mono().saturating_sub(age), now.wall().saturating_sub(age));
+    let made = crate::lease::upstream::Made { at, index: index.then(|| "aW5kZXg=".into()) };
+    Token { made: Some(made), ..token() }
+}
+
+/// A cluster of which the first `behind` requests reach a node that has not heard of the token.
+async fn lagging(behind: usize, refusal: &'static str) -> FakeVault {
+    let asked = Mutex::new(0);
+    FakeVault::start(move |_| {
+        let mut asked = asked.lock().unwrap();
+        *asked += 1;
+        match *asked <= behind {
+            true => Act::refusal(403, refusal),
+            false => Act::json(200, r#"{"request_id":"r","lease_id":"","data":{},"mount_type":"kv"}"#),
+        }
+    })
+    .await
+}
+
+const UNKNOWN: &str = "2 errors occurred:\n\t* permission denied\n\t* invalid token\n\n";
+const DENIED: &str = "1 error occurred:\n\t* permission denied\n\n";
+
+#[tokio::test]
+async fn a_token_that_was_just_made_is_tried_again_where_a_node_does_not_know_it() {
+    let (just_now, long_ago) = (Duration::ZERO, Duration::from_secs(60));
+    for (age, index, refusal, behind, tries, class) in [
+        (just_now, false, DENIED, 2, 3, None),
+        (just_now, false, UNKNOWN, 2, 3, None),
+        // It goes on being refused.
+        (just_now, false, DENIED, 9, 3, Some(Class::Forbidden)),
+        // A node that has not caught up with the index would have said so.
+        (just_now, true, DENIED, 9, 1, Some(Class::Forbidden)),
+        (just_now, true, UNKNOWN, 9, 1, Some(Class::Forbidden)),
+        (long_ago, false, UNKNOWN, 9, 1, Some(Class::Forbidden)),
+    ] {
+        let vault = lagging(behind, refusal).await;
+        let source = source(&vault).await;
+        let token = aged(&source, age, index);
+        let read = source.read(call(), &token, &key("kv/a")).await;
+        assert_eq!(read.err().map(|failure| failure.class), class, "{age:?} {index} {refusal}");
+        assert_eq!(vault.seen().len(), tries, "{age:?} {index} {refusal}");
+    }
+    // The login token, with which the run token is made at once.
+    let vault = lagging(1, DENIED).await;
+    let source = source(&vault).await;
+    let login = aged(&source, just_now, false);
+    assert!(source.accessor_lives(call(), &login, None, "acc").await.unwrap());
+}
+
+#[tokio::test]
+async fn a_token_that_was_just_made_is_not_lost_for_not_being_known_yet() {
+    for (age, index, class) in [
+        (Duration::ZERO, false, Class::Transient),
+        (Duration::ZERO, true, Class::TokenLost),
+        (Duration::from_secs(60), false, Class::TokenLost),
+    ] {
+        for refusal in [UNKNOWN, DENIED] {
+            let vault = lagging(99, refusal).await;
+            let source = source(&vault).await;
+            let token = aged(&source, age, index);
+            let failure = source.lookup_token(call(), &token).await.unwrap_err();
+            assert_eq!(failure.class, class, "{age:?} {failure}");
+            // Nor is it revoked for that.
+            let revoked = source.revoke_token(call(), &token).await;
+            assert_eq!(revoked.is_ok(), class == Class::TokenLost, "{age:?} {refusal}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_we_revoked_is_gone_however_young_it_was() {
+    let vault = FakeVault::start(|seen| match seen.line.as_str() {
+        line if line.ends_with("revoke-self") => Act::json(204, ""),
+        _ => Act::refusal(403, UNKNOWN),
+    })
+    .await;
+    let source = source(&vault).await;
+    let token = aged(&source, Duration::ZERO, false);
+    source.revoke_token(call(), &token).await.unwrap();
+    assert_eq!(source.lookup_token(call(), &token).await.unwrap_err().class, Class::TokenLost);
+    assert_eq!(vault.seen().len(), 2, "there is nothing to wait for");
 }
