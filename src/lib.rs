@@ -36,6 +36,7 @@
 //! | [`runs`] | the process's run: its tokens, its leases, the journal of what a crash would leave |
 //! | [`broker`] | one read, from the caller to the receipt |
 //! | [`door`] | the Vault API on a Unix socket and on loopback TCP |
+//! | `https` | what adapters connect with: one pool, one TLS stack, one reading of what failed |
 //! | [`vault`], [`identity`], [`source`] | adapters: the client to Vault, the AWS IAM login, Vault as a source, and a small Vault in memory |
 //! | [`config`] | file, environment and flags, checked as a whole |
 //! | [`app`] | the composition: the only module that names adapters |
@@ -59,6 +60,7 @@ pub mod clock;
 pub mod config;
 pub mod demo;
 pub mod door;
+mod https;
 pub mod identity;
 pub mod lease;
 pub mod metrics;

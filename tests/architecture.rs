@@ -15,7 +15,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("broker", &["lease", "run", "supervise", "policy", "audit", "metrics", "runs"]),
     ("door", &["lease", "supervise", "broker"]),
     // Adapters implement what the inner modules own, and name nothing else.
-    ("vault", &["lease"]),
+    ("https", &["lease"]),
+    ("vault", &["lease", "https"]),
     ("identity", &["lease", "vault"]),
     ("source", &["lease", "vault"]),
     ("config", &[]),
