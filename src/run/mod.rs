@@ -9,6 +9,7 @@ use crate::clock::Until;
 use crate::lease::upstream::CallId;
 
 pub mod arn;
+pub mod seal;
 pub mod subject;
 pub mod workflow;
 
