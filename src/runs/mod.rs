@@ -20,6 +20,7 @@ use crate::supervise::Supervisor;
 
 pub mod journal;
 pub mod leases;
+pub mod subjects;
 mod tokens;
 
 use journal::{Journal, Orphan};
