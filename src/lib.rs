@@ -37,7 +37,7 @@
 //! | [`broker`] | one read, from the caller to the receipt |
 //! | [`door`] | the Vault API on a Unix socket and on loopback TCP |
 //! | `https` | what adapters connect with: one pool, one TLS stack, one reading of what failed |
-//! | [`vault`], [`identity`], [`source`] | adapters: the client to Vault, the AWS IAM login, Vault as a source, and a small Vault in memory |
+//! | [`vault`], [`identity`], [`source`], [`subject`] | adapters: the client to Vault, the AWS IAM login, Vault as a source, and a small Vault in memory; whose tokens are believed |
 //! | [`config`] | file, environment and flags, checked as a whole |
 //! | [`app`] | the composition: the only module that names adapters |
 //! | [`cli`] | the commands |
@@ -69,5 +69,6 @@ pub mod run;
 pub mod runs;
 pub mod secret;
 pub mod source;
+pub mod subject;
 pub mod supervise;
 pub mod vault;

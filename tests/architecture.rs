@@ -19,6 +19,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("vault", &["lease", "https"]),
     ("identity", &["lease", "vault"]),
     ("source", &["lease", "vault"]),
+    ("subject", &["lease", "run", "https"]),
     ("config", &[]),
     (
         "app",
@@ -35,6 +36,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "vault",
             "identity",
             "source",
+            "subject",
             "config",
         ],
     ),
