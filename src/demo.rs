@@ -555,6 +555,7 @@ fn config(socket: &Path, log: &Path) -> Config {
             fips: false,
         }),
         run: config::Run { token_role: Some("run".to_owned()), ttl: second * 60, journal: None },
+        subject: config::Subject::default(),
         listen: config::Listen {
             unix: Some(config::UnixListen {
                 path: socket.to_owned(),

@@ -20,7 +20,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("identity", &["lease", "vault"]),
     ("source", &["lease", "vault"]),
     ("subject", &["lease", "run", "https"]),
-    ("config", &[]),
+    ("config", &["run"]),
     (
         "app",
         &[
@@ -41,7 +41,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     ("demo", &["app", "audit", "broker", "config", "door", "lease", "run", "runs", "source", "supervise"]),
-    ("cli", &["app", "audit", "config", "demo"]),
+    ("cli", &["app", "audit", "config", "demo", "run"]),
     ("main", &["cli"]),
 ];
 

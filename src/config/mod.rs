@@ -14,6 +14,7 @@ mod problem;
 mod raw;
 mod settings;
 mod shape;
+mod subject;
 #[cfg(test)]
 mod tests;
 mod validate;
@@ -31,6 +32,7 @@ pub use path::{PathError, SecretPath};
 pub use problem::{Origin, Problem, Problems};
 pub use settings::Setting;
 pub use shape::schema;
+pub use subject::{Expiry, Introspection, Issuer, Seal, Subject};
 
 /// Everything that `tenure serve` needs to know, checked. Paths are as given: relative ones start at the working
 /// directory.
@@ -42,6 +44,8 @@ pub struct Config {
     pub login: Login,
     /// The process's own run.
     pub run: Run,
+    /// On whose behalf runs act.
+    pub subject: Subject,
     /// Where workloads reach the broker; at least one of the two.
     pub listen: Listen,
     /// Where audit lines go.

@@ -5,6 +5,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 
 use super::LogFormat;
+use super::subject::RawSubject;
 
 /// The configuration of `tenure serve`.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -15,6 +16,8 @@ pub(crate) struct RawConfig {
     pub(crate) vault: RawVault,
     /// The run that the process itself is.
     pub(crate) run: RawRun,
+    /// On whose behalf runs act.
+    pub(crate) subject: RawSubject,
     /// Where workloads reach the broker; at least one of the two.
     pub(crate) listen: RawListen,
     /// Where audit lines go; exactly one of the two.

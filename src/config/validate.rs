@@ -41,16 +41,28 @@ pub(crate) fn config(
     let listen = check.listen(&raw.listen);
     let run = check.run(raw, audit.as_ref());
     let cache = check.cache(&raw.cache);
+    let subject = check.subject(&raw.subject);
     let filter = check.filter(raw.log.filter.as_deref());
     let grace = raw.shutdown.grace.as_ref();
     let shutdown = Shutdown { grace: check.duration("shutdown.grace", grace, 20 * SECOND, SECOND, HOUR) };
     let prefetch = check.prefetch(&raw.prefetch);
     check.distinct(&listen, audit.as_ref(), &run);
     let log = Log { filter, format: raw.log.format.unwrap_or_default() };
-    Some(Config { vault: vault?, login: login?, run, listen, audit: audit?, cache, log, shutdown, prefetch })
+    Some(Config {
+        vault: vault?,
+        login: login?,
+        run,
+        subject,
+        listen,
+        audit: audit?,
+        cache,
+        log,
+        shutdown,
+        prefetch,
+    })
 }
 
-struct Check<'a> {
+pub(super) struct Check<'a> {
     document: &'a Document,
     spoiled: &'a BTreeSet<String>,
     problems: &'a mut Vec<Problem>,
@@ -333,12 +345,12 @@ impl Check<'_> {
         }
     }
 
-    fn refuse<T>(&mut self, key: &str, message: String) -> Option<T> {
+    pub(super) fn refuse<T>(&mut self, key: &str, message: String) -> Option<T> {
         self.problems.push(Problem { origin: self.document.origin(key), key: key.to_owned(), message });
         None
     }
 
-    fn required<'r>(&mut self, key: &str, value: Option<&'r str>, what: &str) -> Option<&'r str> {
+    pub(super) fn required<'r>(&mut self, key: &str, value: Option<&'r str>, what: &str) -> Option<&'r str> {
         if value.is_none() && !self.is_spoiled(key) {
             let or =
                 variable_of(key).map(|name| format!(", or {name} in the environment")).unwrap_or_default();
@@ -348,7 +360,7 @@ impl Check<'_> {
     }
 
     /// Whether something was already said of `key`, or of a table that it is in.
-    fn is_spoiled(&self, key: &str) -> bool {
+    pub(super) fn is_spoiled(&self, key: &str) -> bool {
         self.spoiled.iter().any(|said| {
             key.strip_prefix(said.as_str())
                 .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
@@ -363,7 +375,7 @@ impl Check<'_> {
         self.refuse(key, format!("needs {needs}{or}: a client certificate has both"))
     }
 
-    fn path(&mut self, key: &str, text: &str) -> Option<PathBuf> {
+    pub(super) fn path(&mut self, key: &str, text: &str) -> Option<PathBuf> {
         if text.is_empty() {
             return self.refuse(key, "is empty: give the path of a file".to_owned());
         }
@@ -374,7 +386,7 @@ impl Check<'_> {
     }
 
     /// Text that goes into a header or a path as it is: printable ASCII, none of `but`.
-    fn name(&mut self, key: &str, text: &str, but: &str) -> Option<String> {
+    pub(super) fn name(&mut self, key: &str, text: &str, but: &str) -> Option<String> {
         if text.is_empty() {
             return self.refuse(key, "is empty".to_owned());
         }
@@ -386,7 +398,7 @@ impl Check<'_> {
     }
 
     /// A name of several segments.
-    fn mountlike(&mut self, key: &str, text: &str) -> Option<String> {
+    pub(super) fn mountlike(&mut self, key: &str, text: &str) -> Option<String> {
         let name = self.name(key, text, "")?;
         if name.split('/').any(|segment| matches!(segment, "" | "." | "..")) {
             return self.refuse(key, format!("{text:?} has an empty segment, or one of dots"));
@@ -407,7 +419,7 @@ impl Check<'_> {
         }
     }
 
-    fn duration(
+    pub(super) fn duration(
         &mut self,
         key: &str,
         raw: Option<&RawDuration>,
@@ -475,7 +487,7 @@ fn address_of(text: &str, plain: bool) -> Result<String, String> {
     Ok(format!("{scheme}://{authority}{path}"))
 }
 
-fn is_loopback(host: &str) -> bool {
+pub(super) fn is_loopback(host: &str) -> bool {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     host.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
