@@ -1,5 +1,7 @@
 //! The composition: the one place that names the adapters and puts all parts together.
 
+pub mod subject;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -33,6 +33,7 @@ use serde::{Deserialize, Serialize};
 use super::arn::ExecutionArn;
 use super::subject::{Assurance, Checked, Subject, SubjectError, SubjectKind};
 use crate::lease::upstream::{PublicKeys, Signed};
+use crate::secret::Credential;
 
 /// What a seal begins with.
 const FORM: &str = "tns1";
@@ -197,6 +198,12 @@ impl Sealed {
     pub fn is_meant(text: &str) -> bool {
         // A JWT begins with the base64url of a brace: `ey…`, never with this.
         text.starts_with("tns")
+    }
+
+    /// The same of what a subject presents.
+    #[must_use]
+    pub fn is_meant_by(token: &Credential) -> bool {
+        Self::is_meant(token.expose())
     }
 
     /// Takes a seal apart.

@@ -62,7 +62,7 @@ impl Subjects {
         ask: Option<AskKeys<'_>>,
     ) -> Result<Checked, SubjectError> {
         let refused = |why: &str| Err(SubjectError::Refused(why.to_owned()));
-        if !Sealed::is_meant(token.expose()) {
+        if !Sealed::is_meant_by(token) {
             return match &self.issuers {
                 Some(issuers) => issuers.check(token, at).await,
                 None => refused("no issuer of tokens is configured: add a [[subject.issuer]]"),
