@@ -107,7 +107,7 @@ mod tests {
 
     use super::*;
 
-    fn set(keys: serde_json::Value) -> KeySet {
+    fn set(keys: &serde_json::Value) -> KeySet {
         KeySet::parse(json!({ "keys": keys }).to_string().as_bytes()).unwrap()
     }
 
@@ -115,7 +115,7 @@ mod tests {
     fn a_key_is_found_by_its_id_and_only_for_what_it_is() {
         let rsa = json!({"kty": "RSA", "kid": "r", "n": "AQAB", "e": "AQAB", "use": "sig"});
         let ec = json!({"kty": "EC", "kid": "e", "crv": "P-256", "x": "AQAB", "y": "AQAB", "alg": "ES256"});
-        let set = set(json!([
+        let set = set(&json!([
             rsa,
             ec,
             {"kty": "RSA", "kid": "enc", "n": "AQAB", "e": "AQAB", "use": "enc"},
@@ -143,7 +143,7 @@ mod tests {
     #[test]
     fn without_an_id_only_a_single_key_will_do() {
         let rsa = |id: &str| json!({"kty": "RSA", "kid": id, "n": "AQAB", "e": "AQAB"});
-        assert!(matches!(set(json!([rsa("a"), rsa("b")])).find(None, Algorithm::RS256), Found::Several));
+        assert!(matches!(set(&json!([rsa("a"), rsa("b")])).find(None, Algorithm::RS256), Found::Several));
     }
 
     #[test]
