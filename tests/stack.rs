@@ -39,6 +39,8 @@ mod login;
 mod records;
 #[path = "stack/starts.rs"]
 mod starts;
+#[path = "stack/subjects.rs"]
+mod subjects;
 #[path = "stack/tls.rs"]
 mod tls;
 #[path = "stack/tokens.rs"]

@@ -45,6 +45,7 @@ def configure(server: Server, admin: Admin, postgres_port: int, sts: Json) -> No
     _aws_auth(api, server, values, sts)
     _key_values(api)
     _database(api, server, values)
+    _transit(api)
 
 
 def _audit(api: Api, server: Server) -> None:
@@ -90,6 +91,9 @@ def _aws_auth(api: Api, server: Server, values: dict[str, str], sts: Json) -> No
         "orders-direct": {"token_policies": ["orders-direct"]},
         # May also use the token roles made above.
         "orders-extra": {"token_policies": ["tenure-login", "extra-run-roles"]},
+        # An execution's entry step, and a task that accepts what that sealed.
+        "orders-seal": {"token_policies": ["tenure-login", "tenure-subject", "tenure-seal"]},
+        "orders-subject": {"token_policies": ["tenure-login", "tenure-subject"]},
         # Bound to the role's id, not its name: a role made anew under the name is refused.
         "orders-unique": {"resolve_aws_unique_ids": True},
         # Reached by AssumeRole from the task role.
@@ -122,6 +126,11 @@ def _database(api: Api, server: Server, values: dict[str, str]) -> None:
     api.put("database/config/orders", connection | {"allowed_roles": ["*"]})
     for name in ("orders", "orders-short"):
         api.put(f"database/roles/{name}", _shipped(f"database-role-{name}.json", values))
+
+
+def _transit(api: Api) -> None:
+    api.put("sys/mounts/transit", {"type": "transit"})
+    api.put("transit/keys/tenure-subject", {"type": "ed25519"})
 
 
 def _register_plugin(api: Api, server: Server, kind: str, name: str) -> None:
