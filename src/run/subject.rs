@@ -84,7 +84,7 @@ impl fmt::Display for Subject {
 
 /// A subject that was checked.
 ///
-/// What proves it was good at that time: a clock that differs by less than the leeway may already be past `expires`.
+/// `expires` may have passed already, by less than the leeway that is configured between two machines' clocks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Checked {
     /// Who it is; [`Assurance::Verified`].

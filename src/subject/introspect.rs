@@ -5,7 +5,7 @@
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -28,6 +28,9 @@ use crate::secret::Credential;
 /// How many answers are kept. What is evicted is asked for again.
 const MOST: u64 = 10_000;
 
+/// An issuer that did not answer is not asked again for so long, however many tokens come.
+const PAUSE: Duration = Duration::from_secs(1);
+
 /// The largest file of a secret that is read, in bytes.
 const LARGEST_SECRET: u64 = 4096;
 
@@ -48,6 +51,11 @@ pub(super) struct Introspector {
     config: Introspection,
     fetcher: Arc<Fetcher>,
     kept: Cache<[u8; 32], Kept>,
+    /// One token is asked for by one caller at a time, and the others wait for what that brings. Tokens share locks by
+    /// their hash.
+    asking: [tokio::sync::Mutex<()>; 16],
+    /// When the issuer did not answer, if that was its last answer.
+    failed: Mutex<Option<(Moment, Failure)>>,
 }
 
 #[derive(Clone, Copy)]
@@ -66,7 +74,7 @@ enum Standing {
 impl Introspector {
     pub(super) fn new(config: Introspection, fetcher: Arc<Fetcher>) -> Self {
         // moka's own expiry reads a clock of its own: entries carry their end, and moka bounds how many there are.
-        Self { config, fetcher, kept: Cache::new(MOST) }
+        Self { config, fetcher, kept: Cache::new(MOST), asking: Default::default(), failed: Mutex::default() }
     }
 
     /// When the issuer says that the token ends, if it stands by it at all. `discovered` brings the endpoint that the
@@ -81,18 +89,14 @@ impl Introspector {
         F: Future<Output = Result<Option<String>, Failure>>,
     {
         let hash: [u8; 32] = Sha256::digest(token.expose()).into();
-        let kept = self.kept.get(&hash).filter(|kept| !kept.until.is_over(at));
-        let standing = match kept {
-            Some(kept) => kept.standing,
+        let standing = match self.known(&hash, at) {
+            Some(said) => said?,
             None => {
-                let standing = self.asked(token, discovered).await.map_err(SubjectError::Unavailable)?;
-                let left = match standing {
-                    Standing::Active(Some(end)) => end.saturating_sub(at.wall()),
-                    _ => Duration::MAX,
-                };
-                let until = Until::new(at, self.config.cache.min(left));
-                self.kept.insert(hash, Kept { standing, until });
-                standing
+                let _asking = self.asking[usize::from(hash[0]) % self.asking.len()].lock().await;
+                match self.known(&hash, at) {
+                    Some(said) => said?,
+                    None => self.learnt(hash, token, discovered, at).await?,
+                }
             }
         };
         match standing {
@@ -101,6 +105,39 @@ impl Introspector {
                 "the token's issuer does not stand by it any more (introspection: not active)".to_owned(),
             )),
         }
+    }
+
+    /// What can be said without asking; `None`: the issuer is to be asked.
+    fn known(&self, hash: &[u8; 32], at: Moment) -> Option<Result<Standing, SubjectError>> {
+        if let Some(kept) = self.kept.get(hash).filter(|kept| !kept.until.is_over(at)) {
+            return Some(Ok(kept.standing));
+        }
+        let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        let (_, failure) = failed.as_ref().filter(|(asked, _)| at.since(*asked) < PAUSE)?;
+        Some(Err(SubjectError::Unavailable(failure.clone())))
+    }
+
+    async fn learnt<F>(
+        &self,
+        hash: [u8; 32],
+        token: &Credential,
+        discovered: impl FnOnce() -> F,
+        at: Moment,
+    ) -> Result<Standing, SubjectError>
+    where
+        F: Future<Output = Result<Option<String>, Failure>>,
+    {
+        let answer = self.asked(token, discovered).await;
+        let failure = answer.as_ref().err().map(|failure| (at, failure.clone()));
+        *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = failure;
+        let standing = answer.map_err(SubjectError::Unavailable)?;
+        let left = match standing {
+            Standing::Active(Some(end)) => end.saturating_sub(at.wall()),
+            _ => Duration::MAX,
+        };
+        let until = Until::new(at, self.config.cache.min(left));
+        self.kept.insert(hash, Kept { standing, until });
+        Ok(standing)
     }
 
     async fn asked<F>(&self, token: &Credential, discovered: impl FnOnce() -> F) -> Result<Standing, Failure>

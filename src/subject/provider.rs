@@ -43,6 +43,8 @@ pub(super) struct Provider {
 #[derive(Default)]
 struct State {
     discovery: Option<(Arc<Discovery>, Moment)>,
+    /// Its keys were not where it says: they may have moved, so it is asked for anew before they are.
+    moved: bool,
     keys: Option<Kept>,
     /// When the issuer was asked for keys last, and the failure if that did not work.
     asked: Option<(Moment, Option<Failure>)>,
@@ -100,7 +102,7 @@ impl Provider {
 
     /// Where tokens are introspected, as the issuer says; `None`: it does not say.
     pub(super) async fn introspection_endpoint(&self, at: Moment) -> Result<Option<String>, Failure> {
-        Ok(self.discovery(at).await?.introspection_endpoint.clone())
+        Ok(self.discovery(at, false).await?.introspection_endpoint.clone())
     }
 
     /// What can be said without asking the issuer; `None`: it is to be asked.
@@ -155,18 +157,19 @@ impl Provider {
                 tracing::debug!(issuer = self.issuer, keys = set.len(), "fetched the issuer's keys");
                 state.keys = Some(Kept { set: Arc::new(set), fetched: at, fresh_for });
                 state.asked = Some((at, None));
+                state.moved = false;
             }
             Err(failure) => {
                 tracing::warn!(issuer = self.issuer, class = failure.class.word(), "no keys: {failure}");
-                // Its keys may have moved.
-                state.discovery = None;
+                state.moved = true;
                 state.asked = Some((at, Some(failure)));
             }
         }
     }
 
     async fn fetch(&self, at: Moment) -> Result<(KeySet, Duration), Failure> {
-        let discovery = self.discovery(at).await?;
+        let moved = self.state().moved;
+        let discovery = self.discovery(at, moved).await?;
         let url = discovery.jwks_uri.as_deref().ok_or_else(|| {
             Failure::new(
                 Class::Permanent,
@@ -179,9 +182,10 @@ impl Provider {
         Ok((set, fresh_for(&answer.headers)))
     }
 
-    async fn discovery(&self, at: Moment) -> Result<Arc<Discovery>, Failure> {
+    async fn discovery(&self, at: Moment, anew: bool) -> Result<Arc<Discovery>, Failure> {
         if let Some((document, fetched)) = &self.state().discovery
             && at.since(*fetched) < DISCOVERED
+            && !anew
         {
             return Ok(Arc::clone(document));
         }

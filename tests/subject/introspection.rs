@@ -82,29 +82,54 @@ async fn the_issuers_own_end_counts() {
 #[tokio::test]
 async fn an_issuer_that_cannot_be_asked_is_no_answer() {
     let Stage { provider, oidc, token, folder } = stage().await;
-    for (fault, why) in [
+    let faults = [
         (Fault::Status(503), "answered 503"),
         (Fault::Status(401), "check introspection.client_id and the secret in /"),
         (Fault::Close, "closed before"),
         (Fault::Garbage, "no introspection response"),
         (Fault::Redirect, "not followed"),
         (Fault::Huge, "larger than"),
-    ] {
+    ];
+    for (second, (fault, why)) in (0..).zip(faults) {
         provider.recover();
         provider.fail("introspect", fault);
-        let said = unavailable(check(&oidc, &token, at(0)).await);
-        assert!(said.contains(why) && !said.contains("s:1"), "{fault:?}: {said}");
+        for _ in 0..100 {
+            let said = unavailable(check(&oidc, &token, at(second)).await);
+            assert!(said.contains(why) && !said.contains("s:1"), "{fault:?}: {said}");
+        }
     }
+    assert_eq!(provider.count("introspect"), 6, "a second's pause after each");
     provider.recover();
     provider.fail("introspect", Fault::Hang);
     tokio::time::pause();
-    let said = unavailable(check(&oidc, &token, at(0)).await);
+    let said = unavailable(check(&oidc, &token, at(10)).await);
     tokio::time::resume();
     assert!(said.contains("introspect within 5s"), "{said}");
     provider.recover();
     std::fs::remove_file(folder.path().join("secret")).unwrap();
-    let said = unavailable(check(&oidc, &token, at(0)).await);
+    let said = unavailable(check(&oidc, &token, at(20)).await);
     assert!(said.contains("client's secret") && said.contains("No such file"), "{said}");
+}
+
+#[tokio::test]
+async fn many_who_bring_one_token_cost_one_question() {
+    let Stage { provider, oidc, token, folder: _folder } = stage().await;
+    provider.set_latency(Duration::from_millis(10));
+    for (when, good) in [(at(0), true), (at(100), false)] {
+        if !good {
+            provider.fail("introspect", Fault::Status(503));
+        }
+        let checks: Vec<_> = (0..1_000)
+            .map(|_| {
+                let (oidc, token) = (Arc::clone(&oidc), token.clone());
+                tokio::spawn(async move { check(&oidc, &token, when).await.is_ok() })
+            })
+            .collect();
+        for one in checks {
+            assert_eq!(one.await.unwrap(), good);
+        }
+    }
+    assert_eq!(provider.count("introspect"), 2);
 }
 
 #[tokio::test]
