@@ -141,7 +141,7 @@ pub(crate) struct RawSubject {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 struct RawIssuer {
-    /// Exactly as it stands in a token's iss, a slash at its end included: "https://id.example.com". Required.
+    /// Exactly as it stands in a token's iss, a slash at its end included: `https://id.example.com`. Required.
     url: Option<String>,
     /// A token must be for one of them. Required.
     audiences: Option<Vec<String>>,

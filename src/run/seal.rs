@@ -267,6 +267,10 @@ impl Sealed {
         let payload = self.input.strip_prefix(FORM).and_then(|rest| rest.strip_prefix('.'));
         let json = payload.and_then(|text| URL_SAFE_NO_PAD.decode(text).ok()).ok_or(odd.clone())?;
         let wire: Wire = serde_json::from_slice(&json).map_err(|_| odd.clone())?;
+        let names = wire.grp.iter().chain([&wire.sub, &wire.iss]);
+        if wire.sub.is_empty() || names.into_iter().any(|name| name.contains(char::is_control)) {
+            return Err(odd);
+        }
         let execution: ExecutionArn = wire.exe.parse().map_err(|_| odd)?;
         let (issued, expires) = (Duration::from_secs(wire.iat), Duration::from_secs(wire.exp));
         if at >= expires.saturating_add(leeway) {

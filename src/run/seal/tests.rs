@@ -156,7 +156,13 @@ fn what_is_none_is_named_and_not_repeated() {
 fn another_signature_by_the_same_key_is_no_seal() {
     let pair = key(1);
     let root = arn("a");
-    for payload in ["", "!", "e30", "eyJzdWIiOiJhIn0"] {
+    let forged = |sub: &str, exe: &str| {
+        let wire = serde_json::json!({"sub": sub, "kind": "person", "iss": "i", "iat": 0, "exp": u64::MAX, "exe": exe});
+        URL_SAFE_NO_PAD.encode(wire.to_string())
+    };
+    let control = forged("a\u{1b}[2K", root.as_str());
+    let (nobody, nowhere) = (forged("", root.as_str()), forged("a", "arn:aws:s3:::x"));
+    for payload in ["", "!", "e30", "eyJzdWIiOiJhIn0", &control, &nobody, &nowhere] {
         let input = format!("tns1.{payload}");
         let signature = URL_SAFE_NO_PAD.encode(pair.sign(input.as_bytes()));
         let Ok(found) = Sealed::parse(&format!("{input}.1.{signature}")) else { continue };
