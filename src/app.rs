@@ -1,5 +1,7 @@
 //! The composition: the one place that names the adapters and puts all parts together.
 
+pub mod subject;
+
 use std::io::Read as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -28,6 +30,7 @@ use crate::run::workflow::{EcsTask, Workflow};
 use crate::run::{Boot, Run};
 use crate::runs::journal::{Journal, JournalError, Orphan};
 use crate::runs::leases::Limits;
+use crate::runs::subjects::Subjects;
 use crate::runs::{Own, Runs, Setup, StartError, SubjectExpiry, Watching};
 use crate::secret::Credential;
 use crate::source::vault::VaultSource;
@@ -140,6 +143,7 @@ impl Upstream {
         let workflow = StepFunctions::new(aws.region.clone());
         Ok(Self {
             workflow: Some(Arc::new(workflow)),
+            issuers: subject::issuers(&config.subject).map_err(AppError::Upstream)?,
             ..Self::new(Arc::new(login), Arc::new(VaultSource::new(client)))
         })
     }
@@ -260,7 +264,8 @@ impl App {
             clock: clock.clone(),
             supervisor: supervisor.clone(),
             workflow: upstream.workflow,
-            issuers: upstream.issuers,
+            subjects: Subjects::new(upstream.issuers, config.subject.leeway),
+            seal_key: subject::seal_key(&config.subject),
             own: Own {
                 id,
                 request,
@@ -276,7 +281,10 @@ impl App {
                 poll: config.workflow.poll,
                 rate: config.workflow.rate(),
             },
-            subject_expiry: SubjectExpiry::Cap,
+            subject_expiry: match config.subject.expiry {
+                config::Expiry::Cap => SubjectExpiry::Cap,
+                config::Expiry::AtStart => SubjectExpiry::AtStart,
+            },
             limits: Limits {
                 max_leases: config.cache.max_leases,
                 kv_fresh: config.cache.kv_fresh,

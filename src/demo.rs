@@ -571,6 +571,7 @@ fn config(socket: &Path, log: &Path) -> Config {
             rules: Vec::new(),
         },
         workflow: config::Workflow::default(),
+        subject: config::Subject::default(),
         listen: config::Listen {
             unix: Some(config::UnixListen {
                 path: socket.to_owned(),

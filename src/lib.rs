@@ -36,9 +36,9 @@
 //! | [`runs`] | the process's run: its tokens, its leases, the journal of what a crash would leave |
 //! | [`broker`] | one read, from the caller to the receipt |
 //! | [`door`] | the Vault API on a Unix socket and on loopback TCP |
-//! | [`aws`] | what every AWS SDK client of ours is made with |
+//! | [`aws`], `https` | what adapters connect with: every AWS SDK client of ours, and everything else: one TLS stack, one reading of what failed |
 //! | [`vault`], [`identity`], [`source`] | adapters: the client to Vault, the AWS IAM login, Vault as a source, and a small Vault in memory |
-//! | [`workflow`] | adapters: Step Functions, and the ECS task metadata endpoint |
+//! | [`workflow`], [`subject`] | adapters: Step Functions and the ECS task metadata endpoint; whose tokens are believed |
 //! | [`config`] | file, environment and flags, checked as a whole |
 //! | [`app`] | the composition: the only module that names adapters |
 //! | [`cli`] | the commands |
@@ -62,6 +62,7 @@ pub mod clock;
 pub mod config;
 pub mod demo;
 pub mod door;
+mod https;
 pub mod identity;
 pub mod lease;
 pub mod metrics;
@@ -70,6 +71,7 @@ pub mod run;
 pub mod runs;
 pub mod secret;
 pub mod source;
+pub mod subject;
 pub mod supervise;
 pub mod vault;
 pub mod workflow;

@@ -15,11 +15,13 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("broker", &["lease", "run", "supervise", "policy", "audit", "metrics", "runs"]),
     ("door", &["lease", "run", "supervise", "broker"]),
     // Adapters implement what the inner modules own, and name nothing else.
+    ("https", &["lease"]),
     ("aws", &[]),
-    ("vault", &["lease"]),
+    ("vault", &["lease", "https"]),
     ("identity", &["lease", "aws", "vault"]),
     ("source", &["lease", "vault"]),
     ("workflow", &["lease", "run", "aws"]),
+    ("subject", &["lease", "run", "https"]),
     ("config", &["lease", "run", "policy"]),
     (
         "app",
@@ -36,6 +38,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "vault",
             "identity",
             "source",
+            "subject",
             "workflow",
             "config",
         ],
@@ -56,7 +59,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "supervise",
         ],
     ),
-    ("cli", &["app", "audit", "config", "demo"]),
+    ("cli", &["app", "audit", "config", "demo", "run"]),
     ("main", &["cli"]),
 ];
 

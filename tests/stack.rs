@@ -43,6 +43,8 @@ mod namespaces;
 mod records;
 #[path = "stack/starts.rs"]
 mod starts;
+#[path = "stack/subjects.rs"]
+mod subjects;
 #[path = "stack/tls.rs"]
 mod tls;
 #[path = "stack/tokens.rs"]

@@ -1,11 +1,13 @@
 //! An upstream that answers at once and keeps nothing: what is measured is the broker's time and memory, not its own.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tenure::clock::Clock;
 use tenure::lease::failure::Failure;
 use tenure::lease::upstream::{
-    Answer, BoxFuture, CallId, Life, Login, Minted, ReadKey, Renewed, Source, Token, TokenSpec,
+    Answer, BoxFuture, CallId, Life, Login, Minted, PublicKeys, ReadKey, Renewed, Signed, Source, Token,
+    TokenSpec, TransitKey,
 };
 use tenure::secret::{Credential, Secret};
 
@@ -139,6 +141,25 @@ impl Source for Instant {
         _: Duration,
     ) -> BoxFuture<'a, Result<Renewed, Failure>> {
         at_once(Ok(self.renewed()))
+    }
+
+    fn sign<'a>(
+        &'a self,
+        _: CallId,
+        _: &'a Token,
+        _: &'a TransitKey,
+        _: &'a [u8],
+    ) -> BoxFuture<'a, Result<Signed, Failure>> {
+        at_once(Ok(Signed { version: 1, signature: [0; 64] }))
+    }
+
+    fn public_keys<'a>(
+        &'a self,
+        _: CallId,
+        _: &'a Token,
+        _: &'a TransitKey,
+    ) -> BoxFuture<'a, Result<PublicKeys, Failure>> {
+        at_once(Ok(PublicKeys { least: 1, keys: BTreeMap::new(), sent: self.0.now() }))
     }
 
     fn forget_connections(&self) {}

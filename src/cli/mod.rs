@@ -13,6 +13,7 @@ mod probe;
 mod screen;
 mod serve;
 mod status;
+mod subject;
 #[cfg(test)]
 mod tests;
 
@@ -68,6 +69,9 @@ enum Command {
     /// Verify or describe the audit log
     #[command(subcommand)]
     Audit(audit::AuditCommand),
+    /// Seal or check on whose behalf an execution runs
+    #[command(subcommand)]
+    Subject(subject::SubjectCommand),
     Demo(demo::DemoArgs),
     Health(probe::HealthArgs),
     Ready(probe::ReadyArgs),
@@ -81,6 +85,7 @@ fn run(command: Command, session: &Session) -> Output {
         Command::Status(args) => block_on(status::status(&args, session)),
         Command::Config(command) => check::config(&command, session),
         Command::Audit(command) => audit::run(&command),
+        Command::Subject(command) => block_on(subject::run(&command, session)),
         Command::Demo(args) => block_on(demo::demo(&args, session)),
         Command::Health(args) => block_on(probe::health(&args, session)),
         Command::Ready(args) => block_on(probe::ready(&args, session)),

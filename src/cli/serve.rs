@@ -119,7 +119,7 @@ fn broker(loaded: Loaded, clock: &Clock) -> Result<(), String> {
 
 /// What the process gives up before it holds anything: files that others can read, core dumps, being traced, and gaining
 /// privileges.
-fn harden() {
+pub(super) fn harden() {
     use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit, umask};
     umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
     let outcomes = [

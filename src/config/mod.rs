@@ -15,6 +15,7 @@ mod raw;
 mod rules;
 mod settings;
 mod shape;
+mod subject;
 #[cfg(test)]
 mod tests;
 mod validate;
@@ -35,6 +36,7 @@ pub use problem::{Origin, Problem, Problems};
 pub use rules::Workflow;
 pub use settings::Setting;
 pub use shape::schema;
+pub use subject::{Expiry, Introspection, Issuer, Seal, Subject};
 
 /// Everything that `tenure serve` needs to know, checked. Paths are as given: relative ones start at the working
 /// directory.
@@ -48,6 +50,8 @@ pub struct Config {
     pub run: Run,
     /// How the platform is asked about runs.
     pub workflow: Workflow,
+    /// On whose behalf runs act.
+    pub subject: Subject,
     /// Where workloads reach the broker; at least one of the two.
     pub listen: Listen,
     /// Where audit lines go.

@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use super::LogFormat;
 use super::rules::{RawRule, RawWorkflow};
+use super::subject::RawSubject;
 use crate::policy::rules::Verification;
 
 /// The configuration of `tenure serve`.
@@ -19,6 +20,8 @@ pub(crate) struct RawConfig {
     pub(crate) run: RawRun,
     /// How Step Functions is asked about runs.
     pub(crate) workflow: RawWorkflow,
+    /// On whose behalf runs act.
+    pub(crate) subject: RawSubject,
     /// Where workloads reach the broker; at least one of the two.
     pub(crate) listen: RawListen,
     /// Where audit lines go; exactly one of the two.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::document::Document;
 use super::problem::Origin;
-use super::{Allow, AuditSink, Config, LogFormat, Login};
+use super::{Allow, AuditSink, Config, LogFormat, Login, subject};
 use crate::policy::rules::Verification;
 
 /// A setting, as it is in effect.
@@ -62,6 +62,7 @@ pub(crate) fn settings(config: &Config, document: &Document) -> Vec<Setting> {
     }
     list.plain("workflow.account_rate", &config.workflow.account_rate);
     list.plain("workflow.brokers", &config.workflow.brokers);
+    subject::settings(&config.subject, &mut list);
     if let Some(unix) = &config.listen.unix {
         list.path("listen.unix.path", Some(&unix.path));
         list.text("listen.unix.mode", Some(&format!("{:04o}", unix.mode)));
@@ -105,29 +106,34 @@ fn verification(verification: Verification) -> String {
     .to_owned()
 }
 
-struct List<'a> {
+pub(super) struct List<'a> {
     document: &'a Document,
     settings: Vec<Setting>,
 }
 
 impl List<'_> {
-    fn plain(&mut self, key: &str, value: &dyn ToString) {
+    pub(super) fn plain(&mut self, key: &str, value: &dyn ToString) {
         let (key, value) = (key.to_owned(), value.to_string());
         let origin = self.document.said(&key);
         self.settings.push(Setting { key, value, origin });
     }
 
-    fn text(&mut self, key: &str, value: Option<&String>) {
+    pub(super) fn text(&mut self, key: &str, value: Option<&String>) {
         if let Some(value) = value {
             self.plain(key, &toml::Value::String(value.clone()));
         }
     }
 
-    fn path(&mut self, key: &str, path: Option<&Path>) {
+    pub(super) fn texts(&mut self, key: &str, values: &[String]) {
+        let values = values.iter().cloned().map(toml::Value::String).collect();
+        self.plain(key, &toml::Value::Array(values));
+    }
+
+    pub(super) fn path(&mut self, key: &str, path: Option<&Path>) {
         self.text(key, path.map(|path| path.display().to_string()).as_ref());
     }
 
-    fn duration(&mut self, key: &str, length: Duration) {
+    pub(super) fn duration(&mut self, key: &str, length: Duration) {
         self.text(key, Some(&humantime::format_duration(length).to_string()));
     }
 }

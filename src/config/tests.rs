@@ -140,6 +140,29 @@ fn a_problem_names_the_variable_or_the_flag_that_made_it() {
 }
 
 #[test]
+fn a_subject_is_configured_by_issuer() {
+    let good = include_str!("../../tests/fixtures/config/subject_good.toml");
+    let Loaded { config, settings, .. } = loaded(good, &[]).unwrap();
+    let Subject { expiry, leeway, groups, issuers, seal } = config.subject;
+    assert_eq!((expiry, leeway), (Expiry::AtStart, Duration::from_secs(300)));
+    assert_eq!(groups, ["admins", "on call"]);
+    assert_eq!(seal.unwrap().mount, "transit/eu");
+    assert_eq!(issuers[0].algorithms, ["RS256", "EdDSA"]);
+    let (claim, values) = issuers[0].kinds.as_ref().unwrap();
+    let values: Vec<_> = values.iter().map(|(value, kind)| (value.as_str(), kind.word())).collect();
+    assert_eq!((claim.as_str(), values), ("azp", vec![("nightly", "scheduler"), ("assistant", "agent")]));
+    assert_eq!(issuers[1].algorithms.len(), 9);
+    assert_eq!((issuers[1].subject_claim.as_str(), issuers[1].kind.word()), ("sub", "person"));
+    let of = |key: &str| {
+        let setting = settings.iter().find(|setting| setting.key == key).unwrap();
+        format!("{} ({})", setting.value, setting.origin)
+    };
+    assert_eq!(of("subject.issuer[0].kinds.agent"), "[\"assistant\"] (tenure.toml:25)");
+    assert_eq!(of("subject.issuer[1].timeout"), "\"5s\" (default)");
+    assert_eq!(loaded(LEAST, &[]).unwrap().config.subject, Subject::default());
+}
+
+#[test]
 fn nothing_at_all_says_what_is_needed() {
     let said = parse(None, &Environment::default(), &Overrides::default(), NOW).unwrap_err().to_string();
     let keys: Vec<_> = said.lines().map(|line| line.split(": ").next().unwrap()).collect();

@@ -43,6 +43,7 @@ pub(crate) fn config(
     let listen = check.listen(&raw.listen);
     let run = check.run(raw, audit.as_ref());
     let cache = check.cache(&raw.cache);
+    let subject = check.subject(&raw.subject);
     let filter = check.filter(raw.log.filter.as_deref());
     let grace = raw.shutdown.grace.as_ref();
     let shutdown = Shutdown { grace: check.duration("shutdown.grace", grace, 20 * SECOND, SECOND, HOUR) };
@@ -55,6 +56,7 @@ pub(crate) fn config(
         login: login?,
         run,
         workflow,
+        subject,
         listen,
         audit: audit?,
         cache,
@@ -362,7 +364,7 @@ impl Check<'_> {
         None
     }
 
-    fn required<'r>(&mut self, key: &str, value: Option<&'r str>, what: &str) -> Option<&'r str> {
+    pub(super) fn required<'r>(&mut self, key: &str, value: Option<&'r str>, what: &str) -> Option<&'r str> {
         if value.is_none() && !self.is_spoiled(key) {
             let or =
                 variable_of(key).map(|name| format!(", or {name} in the environment")).unwrap_or_default();
@@ -372,7 +374,7 @@ impl Check<'_> {
     }
 
     /// Whether something was already said of `key`, or of a table that it is in.
-    fn is_spoiled(&self, key: &str) -> bool {
+    pub(super) fn is_spoiled(&self, key: &str) -> bool {
         self.spoiled.iter().any(|said| {
             key.strip_prefix(said.as_str())
                 .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
@@ -387,7 +389,7 @@ impl Check<'_> {
         self.refuse(key, format!("needs {needs}{or}: a client certificate has both"))
     }
 
-    fn path(&mut self, key: &str, text: &str) -> Option<PathBuf> {
+    pub(super) fn path(&mut self, key: &str, text: &str) -> Option<PathBuf> {
         if text.is_empty() {
             return self.refuse(key, "is empty: give the path of a file".to_owned());
         }
@@ -499,7 +501,7 @@ fn address_of(text: &str, plain: bool) -> Result<String, String> {
     Ok(format!("{scheme}://{authority}{path}"))
 }
 
-fn is_loopback(host: &str) -> bool {
+pub(super) fn is_loopback(host: &str) -> bool {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     host.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }

@@ -155,6 +155,35 @@ pub struct Answer {
     pub version: Option<u64>,
 }
 
+/// A key of Vault's transit engine.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct TransitKey {
+    /// Where the engine is mounted: `transit`.
+    pub mount: String,
+    /// The key's name there. It is of type `ed25519`, and not derived.
+    pub name: String,
+}
+
+/// A signature by one version of a transit key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Signed {
+    /// The version of the key, from 1 on.
+    pub version: u32,
+    /// An Ed25519 signature (RFC 8032) over the input itself.
+    pub signature: [u8; 64],
+}
+
+/// By what the signatures of a transit key are checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublicKeys {
+    /// Versions below this one count no more, whatever was signed by them (`min_decryption_version`).
+    pub least: u32,
+    /// The Ed25519 public key of each version.
+    pub keys: BTreeMap<u32, [u8; 32]>,
+    /// When they were asked for.
+    pub sent: Moment,
+}
+
 /// Logs in to upstream.
 pub trait Login: Send + Sync + 'static {
     /// One login. The token that comes back is a service token that can be renewed, or the failure says why not.
@@ -234,6 +263,23 @@ pub trait Source: Send + Sync + 'static {
         lease_id: &'a str,
         increment: Duration,
     ) -> BoxFuture<'a, Result<Renewed, Failure>>;
+
+    /// Signs with the latest version of a transit key (`transit/sign/<key>`).
+    fn sign<'a>(
+        &'a self,
+        call: CallId,
+        login: &'a Token,
+        key: &'a TransitKey,
+        input: &'a [u8],
+    ) -> BoxFuture<'a, Result<Signed, Failure>>;
+
+    /// The public keys of a transit key (`transit/keys/<key>`).
+    fn public_keys<'a>(
+        &'a self,
+        call: CallId,
+        login: &'a Token,
+        key: &'a TransitKey,
+    ) -> BoxFuture<'a, Result<PublicKeys, Failure>>;
 
     /// Idle connections are of no use after the machine was frozen or its clock jumped: drop them.
     fn forget_connections(&self);

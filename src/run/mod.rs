@@ -10,6 +10,7 @@ use crate::lease::upstream::CallId;
 pub mod arn;
 pub mod budget;
 pub mod request;
+pub mod seal;
 pub mod subject;
 pub mod workflow;
 

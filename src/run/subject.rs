@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::arn::ExecutionArn;
+use crate::clock::Moment;
 use crate::lease::failure::Failure;
 use crate::lease::upstream::BoxFuture;
 use crate::secret::Credential;
@@ -83,6 +83,8 @@ impl fmt::Display for Subject {
 }
 
 /// A subject that was checked.
+///
+/// `expires` may have passed already, by less than the leeway that is configured between two machines' clocks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Checked {
     /// Who it is; [`Assurance::Verified`].
@@ -109,16 +111,11 @@ impl fmt::Display for SubjectError {
     }
 }
 
-/// Checks what a subject presents.
+/// The issuers of identity tokens that are believed.
 pub trait Issuers: Send + Sync + 'static {
-    /// Checks a token: an OIDC token against its issuer's keys, or a sealed subject against upstream's.
+    /// Checks an OIDC token: against its issuer's keys, and where that is configured by asking the issuer. `at` is now.
     ///
-    /// A sealed subject is good for one execution alone: `execution` is the one that the run says it belongs to. `at` is
-    /// now, since the Unix epoch.
-    fn check<'a>(
-        &'a self,
-        token: &'a Credential,
-        execution: Option<&'a ExecutionArn>,
-        at: Duration,
-    ) -> BoxFuture<'a, Result<Checked, SubjectError>>;
+    /// Sealed subjects are not for this seam: they are checked by upstream's keys ([`super::seal`]).
+    fn check<'a>(&'a self, token: &'a Credential, at: Moment)
+    -> BoxFuture<'a, Result<Checked, SubjectError>>;
 }

@@ -18,12 +18,11 @@ use crate::clock::{Clock, Until};
 use crate::lease::failure::{Class, Failure};
 use crate::lease::keeper::{Keeper, TokenKeeper};
 use crate::lease::state::Terms;
-use crate::lease::upstream::{Login, Source};
+use crate::lease::upstream::{Login, Source, TransitKey};
 use crate::policy::rules::{Rules, Share, Verification};
 use crate::run::arn::Flow;
 use crate::run::budget::Budget;
 use crate::run::request::{Facts, Request};
-use crate::run::subject::Issuers;
 use crate::run::workflow::{EcsTask, Standing, Workflow};
 use crate::run::{Boot, Kind, Run};
 use crate::supervise::Supervisor;
@@ -34,6 +33,7 @@ pub mod leases;
 mod life;
 mod register;
 mod registry;
+pub mod subjects;
 mod tokens;
 mod watch;
 
@@ -48,6 +48,7 @@ use journal::{Journal, Orphan};
 use leases::{Leases, Limits, Pool};
 use life::Life;
 use registry::Registry;
+use subjects::Subjects;
 use tokens::{Context, LeaseIds, LoginPerformer, RunPerformer, refused};
 
 /// How long a call waits for the token that it is to be made with.
@@ -64,8 +65,10 @@ pub struct Setup {
     pub source: Arc<dyn Source>,
     /// The platform, where it can be asked.
     pub workflow: Option<Arc<dyn Workflow>>,
-    /// Who checks subjects, where any are trusted.
-    pub issuers: Option<Arc<dyn Issuers>>,
+    /// Who checks subjects.
+    pub subjects: Subjects,
+    /// The key that seals subjects; `None`: no seal is accepted.
+    pub seal_key: Option<TransitKey>,
     /// Where lines go.
     pub audit: Audit,
     /// Where tokens are recorded.
@@ -125,9 +128,7 @@ impl Default for Watching {
 }
 
 /// Whether a run ends with its subject's token.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-#[schemars(inline)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SubjectExpiry {
     /// The run's deadline is the token's expiry at the latest.
     #[default]
@@ -158,7 +159,8 @@ pub struct Runs {
 struct Common {
     source: Arc<dyn Source>,
     workflow: Option<Arc<dyn Workflow>>,
-    issuers: Option<Arc<dyn Issuers>>,
+    subjects: Subjects,
+    seal_key: Option<TransitKey>,
     audit: Audit,
     journal: Journal,
     boot: Boot,
@@ -209,7 +211,8 @@ impl Runs {
         let common = Common {
             source: setup.source,
             workflow: setup.workflow,
-            issuers: setup.issuers,
+            subjects: setup.subjects,
+            seal_key: setup.seal_key,
             audit: setup.audit,
             journal: setup.journal,
             boot: setup.boot,
@@ -240,7 +243,7 @@ impl Runs {
         let performer = Arc::new(LoginPerformer { login, context: common.context(&plain) });
         let login =
             Keeper::start("login", token_terms(None), None, performer, clock.clone(), &common.supervisor);
-        let own = common.own(said, request, verification, &budget).await?;
+        let own = common.own(said, request, verification, &login, &budget).await?;
         let runs = Arc::new(Self {
             login,
             method,
@@ -572,12 +575,14 @@ impl Common {
         said: Run,
         request: Request,
         verification: Verification,
+        login: &TokenKeeper,
         budget: &Mutex<Budget>,
     ) -> Result<Active, StartError> {
         let now = self.clock.now();
         let Request { facts, deadline, subject_token, task_token } = request;
         let refused = |refusal: Refusal| StartError::Refused(refusal.to_string());
-        let checked = self.subject(&facts, subject_token.as_ref(), None).await.map_err(refused)?;
+        let checked =
+            self.subject(&facts, &said, subject_token.as_ref(), None, login).await.map_err(refused)?;
         let standing = match verification {
             Verification::Off => None,
             _ => Some(

@@ -10,15 +10,20 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use super::active::{Active, Registrant, Secrets};
 use super::life::{Cause, Life};
 use super::registry::Key;
-use super::{Common, Runs, SubjectExpiry};
+use super::subjects::AskKeys;
+use super::tokens::refused;
+use super::{Common, PATIENCE, Runs, SubjectExpiry};
 use crate::audit::{AuditError, Entry, Event, Peer};
 use crate::causes::causes;
 use crate::clock::Until;
 use crate::lease::failure::{Class, Failure};
+use crate::lease::keeper::TokenKeeper;
+use crate::lease::upstream::{BoxFuture, PublicKeys};
 use crate::policy::rules::{Candidate, Choice, Owner, Rule, Verification};
 use crate::run::arn::{ExecutionArn, Flow};
 use crate::run::budget::Budget;
 use crate::run::request::{Facts, Request};
+use crate::run::seal::Lineage;
 use crate::run::subject::{Assurance, Subject, SubjectError};
 use crate::run::workflow::{Beat, Claim, Standing};
 use crate::run::{Kind, Run};
@@ -130,7 +135,8 @@ impl Runs {
         if let Some(active) = self.known(key.as_ref()) {
             return Ok(Registered { active, new: false });
         }
-        let checked = common.subject(&facts, subject_token.as_ref(), Some(&by.run)).await?;
+        let checked =
+            common.subject(&facts, &run, subject_token.as_ref(), Some(&by.run), &self.login).await?;
         let (subject, expires) = checked.map_or((None, None), |(subject, expires)| (Some(subject), expires));
         let uid = match registrant {
             Registrant::Uid(uid) => Some(uid),
@@ -273,8 +279,10 @@ impl Common {
     pub(super) async fn subject(
         &self,
         facts: &Facts,
+        run: &Run,
         token: Option<&Credential>,
         by: Option<&Run>,
+        login: &TokenKeeper,
     ) -> Result<Option<(Subject, Option<Until>)>, Refusal> {
         let Some(token) = token else {
             let asserted = facts.subject.as_ref().map(|(id, kind)| Subject {
@@ -287,14 +295,24 @@ impl Common {
             let inherited = || by.and_then(|run| run.subject.as_deref().cloned());
             return Ok(asserted.or_else(inherited).map(|subject| (subject, None)));
         };
-        let Some(issuers) = &self.issuers else {
-            return Err(denied(
-                "run.subject",
-                "the configuration trusts no issuer of subject tokens: add [[subject.issuer]] or [subject.seal]",
-            ));
-        };
         let now = self.clock.now();
-        match issuers.check(token, facts.execution.as_ref(), now.wall()).await {
+        let lineage = Lineage { execution: facts.execution.as_ref(), ancestors: &run.parents };
+        let ask = || -> BoxFuture<'_, Result<PublicKeys, Failure>> {
+            Box::pin(async move {
+                let taken = login.get(Duration::ZERO, PATIENCE).await;
+                let held = taken.map_err(|refusal| refused("login token", refusal))?.held;
+                let call = self.boot.call(&run.id);
+                // Asked only where there is a key.
+                let key =
+                    self.seal_key.as_ref().ok_or_else(|| Failure::new(Class::Permanent, "no key seals"))?;
+                match self.source.public_keys(call, &held.payload, key).await {
+                    Ok(keys) => Ok(keys),
+                    Err(failure) => Err(login.decide(held.seq, failure, PATIENCE).await),
+                }
+            })
+        };
+        let ask = self.seal_key.is_some().then_some(&ask as AskKeys<'_>);
+        match self.subjects.check(token, lineage, now, ask).await {
             Ok(checked) => {
                 let until = Until::new(now, checked.expires.saturating_sub(now.wall()));
                 Ok(Some((checked.subject, Some(until))))

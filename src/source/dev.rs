@@ -13,12 +13,14 @@ use tokio::sync::watch;
 use crate::clock::{Clock, Moment};
 use crate::lease::failure::{Class, Failure};
 use crate::lease::upstream::{
-    Answer, BoxFuture, CallId, Login, Minted, ReadKey, Renewed, Source, Token, TokenSpec,
+    Answer, BoxFuture, CallId, Login, Minted, PublicKeys, ReadKey, Renewed, Signed, Source, Token, TokenSpec,
+    TransitKey,
 };
 
 mod store;
 #[cfg(test)]
 mod tests;
+mod transit;
 
 pub use store::{DatabaseRole, LeaseInfo, TokenInfo, TokenRole};
 
@@ -77,6 +79,10 @@ pub enum Operation {
     Read,
     /// A lease is renewed.
     RenewLease,
+    /// A signature by a transit key.
+    Sign,
+    /// The public keys of a transit key.
+    PublicKeys,
 }
 
 /// One call, as it came.
@@ -155,6 +161,19 @@ impl DevVault {
     pub fn put(&self, name: &str, data: serde_json::Value) -> u64 {
         let now = self.0.clock.now();
         self.state().store.put(name, data, now)
+    }
+
+    /// Makes an ed25519 key of a transit engine, or its next version.
+    ///
+    /// # Panics
+    /// When the system has no randomness to give.
+    pub fn rotate_transit_key(&self, mount: &str, name: &str) {
+        self.state().store.transit.rotate(mount, name);
+    }
+
+    /// Retires the versions of a transit key below `least` (`min_decryption_version`).
+    pub fn retire_transit_key(&self, mount: &str, name: &str, least: u32) {
+        self.state().store.transit.retire(mount, name, least);
     }
 
     /// How long a call takes from now on.
@@ -501,6 +520,38 @@ impl Source for DevVault {
                 })
                 .await;
             result.map(|renewed| Renewed { sent, ..renewed })
+        })
+    }
+
+    fn sign<'a>(
+        &'a self,
+        call: CallId,
+        login: &'a Token,
+        key: &'a TransitKey,
+        input: &'a [u8],
+    ) -> BoxFuture<'a, Result<Signed, Failure>> {
+        Box::pin(async move {
+            let sign = |store: &mut Store, _| {
+                store.token(login)?;
+                store.transit.sign(key, input)
+            };
+            self.call(call, Operation::Sign, &key.name, sign).await.1
+        })
+    }
+
+    fn public_keys<'a>(
+        &'a self,
+        call: CallId,
+        login: &'a Token,
+        key: &'a TransitKey,
+    ) -> BoxFuture<'a, Result<PublicKeys, Failure>> {
+        Box::pin(async move {
+            let look = |store: &mut Store, _| {
+                store.token(login)?;
+                store.transit.public_keys(key)
+            };
+            let (sent, result) = self.call(call, Operation::PublicKeys, &key.name, look).await;
+            result.map(|(least, keys)| PublicKeys { least, keys, sent })
         })
     }
 

@@ -1,5 +1,6 @@
 //! Vault (and OpenBao) as the source of run tokens and secrets.
 
+mod transit;
 mod young;
 
 use std::collections::BTreeMap;
@@ -16,7 +17,8 @@ use vaultrs::api::token::requests::{
 
 use crate::lease::failure::{Class, Failure};
 use crate::lease::upstream::{
-    Answer, BoxFuture, CallId, Life, Minted, ReadKey, Renewed, Source, Token, TokenSpec,
+    Answer, BoxFuture, CallId, Life, Minted, PublicKeys, ReadKey, Renewed, Signed, Source, Token, TokenSpec,
+    TransitKey,
 };
 use crate::secret::Secret;
 use crate::vault::{
@@ -450,6 +452,25 @@ impl Source for VaultSource {
         increment: Duration,
     ) -> BoxFuture<'a, Result<Renewed, Failure>> {
         Box::pin(self.lease_renewed(call, token, lease_id, increment))
+    }
+
+    fn sign<'a>(
+        &'a self,
+        call: CallId,
+        login: &'a Token,
+        key: &'a TransitKey,
+        input: &'a [u8],
+    ) -> BoxFuture<'a, Result<Signed, Failure>> {
+        Box::pin(self.signed(call, login, key, input))
+    }
+
+    fn public_keys<'a>(
+        &'a self,
+        call: CallId,
+        login: &'a Token,
+        key: &'a TransitKey,
+    ) -> BoxFuture<'a, Result<PublicKeys, Failure>> {
+        Box::pin(self.keys(call, login, key))
     }
 
     fn forget_connections(&self) {

@@ -19,6 +19,7 @@ use tenure::run::workflow::Workflow;
 use tenure::run::{Boot, Run};
 use tenure::runs::journal::Journal;
 use tenure::runs::leases::Limits;
+use tenure::runs::subjects::Subjects;
 use tenure::runs::{Active, Own, Runs, Setup, SubjectExpiry, Watching};
 use tenure::source::dev::{DatabaseRole, DevConfig, DevVault, TokenRole};
 use tenure::supervise::Supervisor;
@@ -128,7 +129,8 @@ impl Stage {
             clock: clock.clone(),
             supervisor: supervisor.clone(),
             workflow: plan.workflow,
-            issuers: plan.issuers,
+            subjects: Subjects::new(plan.issuers, secs(60)),
+            seal_key: None,
             own: Own {
                 id: Run::new_id().expect("entropy"),
                 request,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -156,6 +156,22 @@ impl<'a> Setup<'a> {
             seen: Mutex::new(Vec::new()),
             refusals: Mutex::new(String::new()),
         }
+    }
+
+    /// Runs another of the binary's commands with the same file and environment, to its end.
+    #[track_caller]
+    pub(crate) fn command(&self, words: &[&str]) -> Output {
+        let config = self.dir().join("tenure.toml");
+        std::fs::write(&config, self.file()).expect("the configuration");
+        Command::new(TENURE)
+            .args(words)
+            .arg("--config")
+            .arg(&config)
+            .env_clear()
+            .envs(&self.environment)
+            .stdin(Stdio::null())
+            .output()
+            .expect("the binary")
     }
 
     /// Starts it where it must not come up: its exit code and what it said.

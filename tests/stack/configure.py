@@ -92,6 +92,9 @@ def _aws_auth(api: Api, server: Server, values: dict[str, str], sts: Json) -> No
         "orders-direct": {"token_policies": ["orders-direct"]},
         # May also use the token roles made above.
         "orders-extra": {"token_policies": ["tenure-login", "extra-run-roles"]},
+        # An execution's entry step, and a task that accepts what that sealed.
+        "orders-seal": {"token_policies": ["tenure-login", "tenure-subject", "tenure-seal"]},
+        "orders-subject": {"token_policies": ["tenure-login", "tenure-subject"]},
         # Bound to the role's id, not its name: a role made anew under the name is refused.
         "orders-unique": {"resolve_aws_unique_ids": True},
         # Reached by AssumeRole from the task role.

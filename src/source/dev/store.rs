@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::transit::Transit;
 use crate::clock::{Moment, Until};
 use crate::lease::failure::{Class, Failure};
 use crate::lease::upstream::{Answer, Life, ReadKey, Renewed, Token, TokenSpec};
@@ -115,6 +116,7 @@ pub(super) struct Store {
     values: BTreeMap<String, Vec<Version>>,
     tokens: Vec<LiveToken>,
     leases: Vec<LiveLease>,
+    pub(super) transit: Transit,
     made: u64,
 }
 
