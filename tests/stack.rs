@@ -41,6 +41,8 @@ mod login;
 mod namespaces;
 #[path = "stack/records.rs"]
 mod records;
+#[path = "stack/runs.rs"]
+mod runs;
 #[path = "stack/starts.rs"]
 mod starts;
 #[path = "stack/subjects.rs"]

@@ -121,7 +121,7 @@ pub(super) fn admit(connection: &Connection, request: &Request) -> Result<Who, B
             return refuse(
                 StatusCode::FORBIDDEN,
                 "listen.tcp.token",
-                "this listener needs a token: send a run's handle as X-Vault-Token, or what listen.tcp.token_file holds",
+                "this listener needs the local token, or a run's handle: send what listen.tcp.token_file holds as X-Vault-Token",
             );
         }
         Some(token) if connection.doors.token.as_ref().is_some_and(|ours| ours.0.matches(token)) => {

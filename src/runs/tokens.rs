@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use super::journal::{Journal, TokenKind};
@@ -206,11 +206,16 @@ async fn end_login(context: &Context, token: &Token) -> Result<(), Failure> {
 
 /// The leases that hang off a run's token, until each one's own end: what a revocation must be seen to have ended.
 #[derive(Debug, Default)]
-pub(super) struct LeaseIds(Mutex<VecDeque<(Arc<str>, Until)>>);
+pub(super) struct LeaseIds {
+    known: Mutex<VecDeque<(Arc<str>, Until)>>,
+    /// Those that were alive when the run's end began. Upstream may be late in ending them, and each is looked for until
+    /// it is gone, whatever its own end.
+    ending: OnceLock<Vec<Arc<str>>>,
+}
 
 impl LeaseIds {
     pub(super) fn add(&self, lease_id: &Arc<str>, until: Until, now: Moment) {
-        let mut ids = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ids = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if ids.len() == ids.capacity() {
             ids.retain(|(_, until)| !until.is_over(now));
         }
@@ -218,15 +223,17 @@ impl LeaseIds {
     }
 
     pub(super) fn extend(&self, lease_id: &str, until: Until) {
-        let mut ids = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ids = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, known)) = ids.iter_mut().rev().find(|(id, _)| **id == *lease_id) {
             *known = until;
         }
     }
 
-    fn alive(&self, now: Moment) -> Vec<Arc<str>> {
-        let ids = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        ids.iter().filter(|(_, until)| !until.is_over(now)).map(|(id, _)| Arc::clone(id)).collect()
+    fn ending(&self, now: Moment) -> &[Arc<str>] {
+        self.ending.get_or_init(|| {
+            let ids = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            ids.iter().filter(|(_, until)| !until.is_over(now)).map(|(id, _)| Arc::clone(id)).collect()
+        })
     }
 }
 
@@ -355,8 +362,9 @@ impl RunToken {
     /// Revokes the token and, with the login token's right to look, sees that it and its leases are gone.
     async fn end(&self, token: &Token) -> Result<(), Failure> {
         let context = &self.context;
+        let leases = self.leases.ending(context.clock.now());
         context.revoke(token, "run token").await?;
-        let seen = self.with_login(|login| async move { self.seen_gone(&login, token).await }).await;
+        let seen = self.with_login(|login| async move { self.seen_gone(&login, token, leases).await }).await;
         match seen {
             Ok(leases) => context.confirmed(&format!("run token and {leases} leases")),
             Err(failure) if failure.class == Class::Transient => return Err(failure),
@@ -366,14 +374,13 @@ impl RunToken {
         Ok(())
     }
 
-    async fn seen_gone(&self, login: &Token, token: &Token) -> Result<usize, Failure> {
+    async fn seen_gone(&self, login: &Token, token: &Token, leases: &[Arc<str>]) -> Result<usize, Failure> {
         let (context, namespace) = (&self.context, token.namespace.as_deref());
         if context.source.accessor_lives(context.call(), login, namespace, &token.accessor).await? {
             return Err(Failure::new(Class::Transient, "upstream still knows the run token"));
         }
         // Upstream revokes the leases of a revoked token by itself, a little later.
-        let leases = self.leases.alive(context.clock.now());
-        for lease_id in &leases {
+        for lease_id in leases {
             let mut tries = 0;
             while context.source.lease_lives(context.call(), login, namespace, lease_id).await? {
                 tries += 1;

@@ -54,7 +54,7 @@ fn at_the_deadline_the_broker_revokes_and_goes_on_running(server: &Server) {
     for path in ["/v1/database/creds/orders", "/v1/secret/data/orders/config"] {
         let over = broker.get(path);
         assert_eq!(over.status, 410, "{path}: {}", over.text());
-        assert!(over.text().contains("the run is over"), "{}", over.text());
+        assert!(over.text().contains("is over: its deadline has passed"), "{}", over.text());
     }
     assert_eq!(broker.get("/tenure/health").status, 200);
     let run = broker.run.clone();

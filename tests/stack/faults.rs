@@ -606,13 +606,13 @@ fn unseal(server: &Server) {
 }
 
 /// A run of its own kind on the shared server: a policy that nobody else has, and the roles that lead to it.
-struct Grants {
+pub(crate) struct Grants {
     name: &'static str,
     policy: String,
 }
 
 impl Grants {
-    fn new(server: &Server, name: &'static str) -> Self {
+    pub(crate) fn new(server: &Server, name: &'static str) -> Self {
         let shipped =
             std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/policies/vault/orders.hcl"));
         let own = format!("path \"database/creds/{name}\" {{ capabilities = [\"read\"] }}");
@@ -658,7 +658,7 @@ impl Grants {
     }
 
     /// The same, on a connection of its own.
-    fn database(&self, server: &Server, wire: &Wire) {
+    pub(crate) fn database(&self, server: &Server, wire: &Wire) {
         let admin = &server.stack[server.flavor.name()]["database_admin"];
         let url = format!(
             "postgresql://{{{{username}}}}:{{{{password}}}}@{}/orders?sslmode=disable",
@@ -672,7 +672,7 @@ impl Grants {
         self.database_role(server, self.name);
     }
 
-    fn setup<'a>(&self, setup: Setup<'a>) -> Setup<'a> {
+    pub(crate) fn setup<'a>(&self, setup: Setup<'a>) -> Setup<'a> {
         setup.set("vault.auth.aws", "role", self.name).set("run", "token_role", self.name)
     }
 }

@@ -19,13 +19,13 @@ const ARN: &str = "arn:aws:states:eu-west-1:123456789012:execution:orders:root";
 const OTHER: &str = "arn:aws:states:eu-west-1:123456789012:execution:orders:other";
 
 /// An issuer with one Ed25519 key, for as long as the test runs.
-struct Issuer {
+pub(crate) struct Issuer {
     url: String,
     key: Ed25519KeyPair,
 }
 
 impl Issuer {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
         let pkcs8 = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).expect("a key");
@@ -48,7 +48,11 @@ impl Issuer {
         Self { url, key }
     }
 
-    fn token(&self) -> String {
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    pub(crate) fn token(&self) -> String {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock").as_secs();
         let claims = json!({"iss": self.url, "aud": "tenure", "sub": "ada", "groups": ["staff", "admins"], "exp": now + 600});
         let message = format!("{}.{}", encoded(r#"{"alg":"EdDSA","kid":"k"}"#), encoded(claims.to_string()));
