@@ -162,12 +162,17 @@ pub(super) fn admit(connection: &Connection, request: &Request) -> Result<Who, B
         );
     }
     if let Some(namespace) = head.namespace {
-        let ours = connection.doors.namespace.as_deref().unwrap_or_default().trim_matches('/');
+        // A run whose rule has a namespace of its own is there, and nowhere else.
+        let runs = match &who {
+            Who::Run(run) => run.rule.as_ref().and_then(|rule| rule.namespace.as_deref()),
+            Who::Anybody | Who::Registrant => None,
+        };
+        let ours = runs.or(connection.doors.namespace.as_deref()).unwrap_or_default().trim_matches('/');
         if namespace.to_str().ok().map(|name| name.trim_matches('/')) != Some(ours) {
             return refuse(
                 StatusCode::FORBIDDEN,
                 "namespace",
-                "only the broker's own vault.namespace is served",
+                "only the run's own namespace is served: that of its rule, or vault.namespace",
             );
         }
     }
