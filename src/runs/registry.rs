@@ -182,7 +182,8 @@ impl Registry {
                 self.gone_handles.remove(&digest);
             }
         }
-        if self.by_id.is_empty() {
+        // The process's own run is always there, and has no handle.
+        if self.by_handle.is_empty() {
             self.shrink();
         }
     }
