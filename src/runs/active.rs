@@ -9,7 +9,7 @@ use super::tokens::Grant;
 use crate::audit::{self, Entry, Lead, RunStamp};
 use crate::clock::{Moment, Until};
 use crate::lease::keeper::TokenKeeper;
-use crate::policy::rules::Rule;
+use crate::policy::rules::{Rule, Share};
 use crate::run::Run;
 use crate::secret::Credential;
 
@@ -135,6 +135,11 @@ impl Active {
     #[must_use]
     pub fn work(&self) -> Option<&Arc<Work>> {
         self.work.get()
+    }
+
+    /// Whether other runs of its rule use its token and its leases, too.
+    pub(super) fn shares(&self) -> bool {
+        self.rule.as_ref().is_some_and(|rule| rule.share == Share::Process)
     }
 
     pub(super) fn work_or(&self, make: impl FnOnce() -> Arc<Work>) -> &Arc<Work> {

@@ -19,7 +19,7 @@ use crate::lease::failure::{Class, Failure};
 use crate::lease::keeper::{Keeper, TokenKeeper};
 use crate::lease::state::Terms;
 use crate::lease::upstream::{Login, Source};
-use crate::policy::rules::{Rules, Share, Verification};
+use crate::policy::rules::{Rules, Verification};
 use crate::run::arn::Flow;
 use crate::run::budget::Budget;
 use crate::run::request::{Facts, Request};
@@ -310,10 +310,7 @@ impl Runs {
 
     /// The run's token and leases; they begin with the first read.
     pub fn work<'a>(&self, active: &'a Arc<Active>) -> &'a Arc<Work> {
-        active.work_or(|| match &active.rule {
-            Some(rule) if rule.share == Share::Process => self.shared_work(active),
-            _ => self.start_work(active),
-        })
+        active.work_or(|| if active.shares() { self.shared_work(active) } else { self.start_work(active) })
     }
 
     fn start_work(&self, active: &Arc<Active>) -> Arc<Work> {
