@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::active::Active;
+use super::active::{Active, Registrant};
 use super::life::{Act, Cause, Event, Question};
 use super::{PATIENCE, Runs};
 use crate::audit::{self, Entry};
@@ -105,9 +105,13 @@ impl Runs {
         self.common.audit.note(&Entry::done(audit::Event::RunEnd).run(&active.stamp).detail(&why));
         tracing::info!(run = %active.run.id, "the run is over: {why}");
         self.registry().unregister(active);
-        let children = self.registry().children(&active.run.id);
+        let children = match active.registrant {
+            Registrant::Own => self.registry().of_own(),
+            _ => self.registry().children(&active.run.id),
+        };
+        let why = if cause == Cause::Shutdown { cause } else { Cause::Parent };
         for child in children.iter().filter(|child| follows(child)) {
-            self.step(child, Event::End { cause: Cause::Parent });
+            self.step(child, Event::End { cause: why });
         }
         if let Some(execution) = &active.run.execution {
             match cause {
