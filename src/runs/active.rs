@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use tokio::sync::SetOnce;
+
 use super::leases::Leases;
 use super::life::{Act, Cause, Event, Life};
 use super::tokens::Grant;
@@ -55,6 +57,8 @@ pub struct Active {
     /// Whether time alone may end it.
     bounded: bool,
     over: AtomicBool,
+    /// Whether its registration is on record, once that is known: until then nobody is told of it.
+    pub(super) on_record: SetOnce<bool>,
     life: Mutex<Life>,
     work: OnceLock<Arc<Work>>,
     /// How the lines of granted reads and lists begin.
@@ -96,6 +100,7 @@ impl Active {
             look: AtomicU64::new(0),
             bounded: life.deadline().is_some(),
             over: AtomicBool::new(false),
+            on_record: SetOnce::new(),
             life: Mutex::new(life),
             work: OnceLock::new(),
             leads: OnceLock::new(),

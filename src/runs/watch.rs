@@ -171,7 +171,8 @@ impl Runs {
     async fn look_after(self: &Arc<Self>, execution: &ExecutionArn) {
         let others = {
             let registry = self.registry();
-            !registry.of(execution).is_empty() || !registry.started_by(execution).is_empty()
+            let started = registry.started_by(execution);
+            registry.of(execution).iter().chain(&started).any(|active| active.phase() == "open")
         };
         if others && let Ok(Some(Cause::Execution(status))) = self.describe(execution).await {
             self.execution_over(execution, status);
