@@ -53,6 +53,10 @@ use tokens::{Context, LeaseIds, LoginPerformer, RunPerformer, refused};
 /// How long a call waits for the token that it is to be made with.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Calls to the platform at once: one registration may take four, its history's lag included, and a small share of the
+/// account's rate would let none but the first of them through in time.
+const BURST: u32 = 5;
+
 /// What upstream's whole seconds may take from a run's deadline, and the way of a request.
 const LAST_MOMENT: Duration = Duration::from_secs(2);
 
@@ -225,7 +229,7 @@ impl Runs {
             token_ttl,
             task: task.map(Arc::new),
         };
-        let budget = Mutex::new(Budget::new(setup.watching.rate, 1));
+        let budget = Mutex::new(Budget::new(setup.watching.rate, BURST));
         let id = Run::new_id()?;
         let method = login.describe();
         // The login begins before anything of the run was checked: its lines say what was said.
