@@ -580,12 +580,17 @@ impl Common {
         let Request { facts, deadline, subject_token, task_token } = request;
         let refused = |refusal: Refusal| StartError::Refused(refusal.to_string());
         let checked = self.subject(&facts, subject_token.as_ref(), None).await.map_err(refused)?;
-        let standing = match verification {
-            Verification::Off => None,
-            _ => Some(
-                self.standing(&facts, task_token.as_ref(), verification, budget).await.map_err(refused)?,
-            ),
+        let (standing, unknown) = match verification {
+            Verification::Off => (None, None),
+            _ => {
+                let said = self.standing(&facts, task_token.as_ref(), budget).await;
+                let (standing, unknown) = said.map_err(refused)?;
+                (Some(standing), unknown)
+            }
         };
+        if let Some(failure) = unknown.filter(|_| verification == Verification::Require) {
+            return Err(refused(Refusal::Unavailable(failure)));
+        }
         if verification == Verification::Require && standing != Some(Standing::Verified) {
             let word = standing.unwrap_or(Standing::Asserted).word();
             return Err(StartError::Refused(format!(

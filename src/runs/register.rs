@@ -140,15 +140,18 @@ impl Runs {
         };
         let mut candidate = Candidate { facts: &facts, subject: subject.as_ref(), uid, standing: None };
         let mut choice = common.rules.choose(&candidate);
+        let mut unknown = None;
         if choice == Choice::Verify {
-            let wanted = Verification::Warn;
-            candidate.standing =
-                Some(common.standing(&facts, task_token.as_ref(), wanted, &self.budget).await?);
+            let (standing, failure) = common.standing(&facts, task_token.as_ref(), &self.budget).await?;
+            (candidate.standing, unknown) = (Some(standing), failure);
             choice = common.rules.choose(&candidate);
         }
         let rule = match choice {
             Choice::Take(rule) => Arc::clone(rule),
-            Choice::Refuse(reason) => return Err(denied("run.rule", reason)),
+            // What could not be learnt may be all that stands in the way: another try may do.
+            Choice::Refuse(reason) => {
+                return Err(unknown.map_or_else(|| denied("run.rule", reason), Refusal::Unavailable));
+            }
             Choice::Verify => return Err(denied("run.rule", "the platform's word on this run is not known")),
         };
         if !rule.may_widen(&candidate) {
@@ -345,19 +348,18 @@ impl Common {
         }
     }
 
-    /// What the platform says of a run. What it cannot say now is an error only where that was required.
+    /// What the platform says of a run; and, where that could not be learnt, why.
     pub(super) async fn standing(
         &self,
         facts: &Facts,
         task_token: Option<&Credential>,
-        wanted: Verification,
         budget: &Mutex<Budget>,
-    ) -> Result<Standing, Refusal> {
+    ) -> Result<(Standing, Option<Failure>), Refusal> {
         match self.confirmed(facts, task_token, budget).await {
-            Ok(standing) => Ok(standing),
-            Err(Refusal::Unavailable(failure)) if wanted == Verification::Warn => {
+            Ok(standing) => Ok((standing, None)),
+            Err(Refusal::Unavailable(failure)) => {
                 tracing::warn!("what the platform knows of a run could not be learnt: {failure}");
-                Ok(Standing::Asserted)
+                Ok((Standing::Asserted, Some(failure)))
             }
             Err(refusal) => Err(refusal),
         }
