@@ -1,6 +1,6 @@
 //! `[[run.rule]]` and `[workflow]`: what runs may have, and how the platform is asked about them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -213,6 +213,14 @@ impl Check<'_> {
     }
 
     fn matches(&mut self, rule: &str, raw: &RawMatch) -> Matches {
+        let mut known = BTreeSet::new();
+        for name in raw.tag.keys() {
+            if !known.insert(name.to_lowercase()) {
+                // The one would take the other's place, and the rule match more than it says.
+                let message = "is given twice, in different case; tags are named in lower case".to_owned();
+                self.refuse::<()>(&format!("{rule}.match.tag.{name}"), message);
+            }
+        }
         let mut pattern = |name: &str, text: Option<&String>| {
             let text = text?;
             if text.is_empty() {
@@ -221,6 +229,11 @@ impl Check<'_> {
             }
             Some(Pattern::new(text))
         };
+        let mut tags = BTreeMap::new();
+        for (name, text) in &raw.tag {
+            let Some(value) = pattern(&format!("tag.{name}"), Some(text)) else { continue };
+            tags.insert(name.to_lowercase(), value);
+        }
         Matches {
             kind: raw.kind.map(|kind| match kind {
                 RawKind::State => Kind::State,
@@ -232,13 +245,7 @@ impl Check<'_> {
             account: pattern("account", raw.account.as_ref()),
             group: pattern("group", raw.group.as_ref()),
             subject: pattern("subject", raw.subject.as_ref()),
-            tags: raw
-                .tag
-                .iter()
-                .filter_map(|(name, text)| {
-                    Some((name.to_lowercase(), pattern(&format!("tag.{name}"), Some(text))?))
-                })
-                .collect(),
+            tags,
             subject_kind: raw.subject_kind.map(|kind| match kind {
                 RawSubjectKind::Person => SubjectKind::Person,
                 RawSubjectKind::Service => SubjectKind::Service,

@@ -8,8 +8,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::active::{Active, Registrant, Secrets};
-use super::life::{Cause, Life};
-use super::registry::Key;
+use super::life::{self, Cause, Life};
+use super::registry::{Key, Registry};
 use super::subjects::AskKeys;
 use super::tokens::refused;
 use super::{Common, PATIENCE, Runs, SubjectExpiry};
@@ -108,7 +108,7 @@ impl Runs {
         registrant: Registrant,
         by: &Arc<Active>,
         peer: &Peer,
-        door: &str,
+        door: &'static str,
         request: Request,
     ) -> Result<Registered, Refusal> {
         let common = &self.common;
@@ -133,8 +133,9 @@ impl Runs {
         };
         let key = Key::of(&run, registrant);
         if let Some(active) = self.known(key.as_ref()) {
-            return Ok(Registered { active, new: false });
+            return told(active).await;
         }
+        self.room(&self.registry())?;
         let checked =
             common.subject(&facts, &run, subject_token.as_ref(), Some(&by.run), &self.login).await?;
         let (subject, expires) = checked.map_or((None, None), |(subject, expires)| (Some(subject), expires));
@@ -144,19 +145,22 @@ impl Runs {
         };
         let mut candidate = Candidate { facts: &facts, subject: subject.as_ref(), uid, standing: None };
         let mut choice = common.rules.choose(&candidate);
+        let mut unknown = None;
         if choice == Choice::Verify {
-            let wanted = Verification::Warn;
-            candidate.standing =
-                Some(common.standing(&facts, task_token.as_ref(), wanted, &self.budget).await?);
+            let (standing, failure) = common.standing(&facts, task_token.as_ref(), &self.budget).await?;
+            (candidate.standing, unknown) = (Some(standing), failure);
             choice = common.rules.choose(&candidate);
         }
         let rule = match choice {
             Choice::Take(rule) => Arc::clone(rule),
-            Choice::Refuse(reason) => return Err(denied("run.rule", reason)),
+            // What could not be learnt may be all that stands in the way: another try may do.
+            Choice::Refuse(reason) => {
+                return Err(unknown.map_or_else(|| denied("run.rule", reason), Refusal::Unavailable));
+            }
             Choice::Verify => return Err(denied("run.rule", "the platform's word on this run is not known")),
         };
         if !rule.may_widen(&candidate) {
-            self.within(&rule, by)?;
+            self.within(&rule, by).await?;
         }
         let standing = candidate.standing.unwrap_or(Standing::Asserted);
         if rule.verification == Verification::Warn && standing != Standing::Verified {
@@ -174,45 +178,67 @@ impl Runs {
 
         let now = common.clock.now();
         let cap = expires.filter(|_| common.subject_expiry == SubjectExpiry::Cap);
+        // To ask the platform takes its time.
+        if let Some(cause) = by.over(|| now) {
+            return Err(Refusal::Over { id: Arc::clone(&by.run.id), cause });
+        }
+        if cap.is_some_and(|cap| cap.is_over(now)) {
+            return Err(denied("run.subject", "the subject's token has expired"));
+        }
+        if deadline.is_some_and(|deadline| deadline.is_over(now)) {
+            return Err(Refusal::Wrong("the run's deadline passed before it could begin".to_owned()));
+        }
         let bounds = [Some(Until::new(now, rule.max_ttl)), cap, by.deadline()];
         let soonest =
             |untils: &[Option<Until>]| untils.iter().flatten().copied().min_by_key(|until| until.left(now));
         let ceiling = soonest(&bounds);
         let deadline = soonest(&[ceiling, deadline]);
-        if deadline.is_some_and(|deadline| deadline.is_over(now)) {
-            return Err(denied(
-                "run.subject",
-                "the run would end before it began: its subject's token, or its registrant, ends now",
-            ));
-        }
         let mut life = Life::new(deadline, ceiling);
         common.watch_life(&mut life, &run, task_token.is_some());
         let secrets = Secrets { handle: Some(new_handle()?), task_token };
         let active = Active::new(run, self.number(), registrant, Some(rule), life, now, secrets);
-        let active = active.map_err(|error| Refusal::Unaudited(error.to_string()))?;
-        self.begin(Arc::new(active), key.as_ref(), peer, door).await
+        let active = Arc::new(active.map_err(|error| Refusal::Unaudited(error.to_string()))?);
+        if let Some(known) = self.take_place(&active, key.as_ref())? {
+            return told(known).await;
+        }
+        // Whoever waits for the answer may go away: what is written must be so.
+        let (runs, peer) = (Arc::clone(self), peer.clone());
+        let begun =
+            common.supervisor.spawn("run begin", async move { runs.begin(active, &peer, door).await });
+        begun.await.unwrap_or_else(|error| Err(Refusal::Unaudited(error.to_string())))
     }
 
-    /// Puts a run on record and into the registry.
+    /// Takes a place for a run, or finds who was quicker.
+    fn take_place(
+        self: &Arc<Self>,
+        active: &Arc<Active>,
+        key: Option<&Key>,
+    ) -> Result<Option<Arc<Active>>, Refusal> {
+        if let Some(known) = self.known(key) {
+            return Ok(Some(known));
+        }
+        let mut registry = self.registry();
+        if let Some(known) = key.and_then(|key| registry.by_key(key)) {
+            return Ok(Some(Arc::clone(known)));
+        }
+        self.room(&registry)?;
+        registry.insert(active);
+        Ok(None)
+    }
+
+    /// Whether there is room for one more. The process's own run is not counted.
+    fn room(&self, registry: &Registry) -> Result<(), Refusal> {
+        let limit = self.common.max_runs;
+        if registry.len() > limit { Err(Refusal::Full { limit }) } else { Ok(()) }
+    }
+
+    /// Puts a run on record that has its place.
     async fn begin(
         self: &Arc<Self>,
         active: Arc<Active>,
-        key: Option<&Key>,
         peer: &Peer,
         door: &str,
     ) -> Result<Registered, Refusal> {
-        {
-            let mut registry = self.registry();
-            // Somebody may have been quicker.
-            if let Some(active) = key.and_then(|key| registry.by_key(key)) {
-                return Ok(Registered { active: Arc::clone(active), new: false });
-            }
-            // The process's own run is not counted.
-            if registry.len() > self.common.max_runs {
-                return Err(Refusal::Full { limit: self.common.max_runs });
-            }
-            registry.insert(&active);
-        }
         let rule = active.rule.as_ref().map_or("", |rule| &rule.name);
         let entry =
             Entry::granted(Event::RunRegister).run(&active.stamp).caller(peer).door(door).policy(rule);
@@ -220,7 +246,10 @@ impl Runs {
             Some(deadline) => entry.expires(deadline.end()),
             None => entry,
         };
-        if let Err(error) = self.common.audit.record(&entry).await {
+        let recorded = self.common.audit.record(&entry).await;
+        // Nobody else sets it.
+        let _ = active.on_record.set(recorded.is_ok());
+        if let Err(error) = recorded {
             self.registry().forget(&active);
             return Err(unaudited(&error));
         }
@@ -228,9 +257,14 @@ impl Runs {
         Ok(Registered { active, new: true })
     }
 
-    fn known(&self, key: Option<&Key>) -> Option<Arc<Active>> {
+    /// The run with that key. One whose deadline has passed ends here, should nobody have looked at it since.
+    fn known(self: &Arc<Self>, key: Option<&Key>) -> Option<Arc<Active>> {
         let active = self.registry().by_key(key?).cloned()?;
-        active.over(|| self.common.clock.now()).is_none().then_some(active)
+        if active.over(|| self.common.clock.now()).is_none() {
+            return Some(active);
+        }
+        self.step(&active, life::Event::Tick);
+        None
     }
 
     /// The executions above a run, as far as they are known: what it says itself, and what is known of its parent here.
@@ -256,20 +290,27 @@ impl Runs {
         Ok(self::above(&Facts { parent: Some(parent.clone()), ..facts.clone() }, above))
     }
 
-    /// Whether a rule gives no more than the registrant has.
-    fn within(&self, rule: &Rule, by: &Arc<Active>) -> Result<(), Refusal> {
+    /// Whether a rule gives no more than the registrant has. Where only the policies of the registrant's token can tell,
+    /// and it has none yet, one is made.
+    async fn within(&self, rule: &Rule, by: &Arc<Active>) -> Result<(), Refusal> {
         let own = self.common.own_token.as_deref();
         let (token_role, narrowed, namespace) = match &by.rule {
             Some(rule) => (Some(&*rule.token_role), &*rule.policies, rule.namespace.as_deref()),
             None => (own.map(|own| &*own.role), &[][..], None),
         };
-        let view = self.work(by).parent.view();
-        let policies = view.held.as_ref().map(|held| &*held.payload.policies);
-        let owner = Owner { token_role, narrowed, policies, namespace };
-        rule.lies_within(&owner).map_err(|reason| match policies {
-            None if !rule.policies.is_empty() => Refusal::Unavailable(Failure::new(Class::Transient, reason)),
-            _ => denied("run.rule", reason),
-        })
+        let owner = Owner { token_role, narrowed, policies: None, namespace };
+        if rule.lies_within(&owner).is_ok() {
+            return Ok(());
+        }
+        let mut policies = None;
+        if !rule.policies.is_empty() {
+            let token = self.work(by).parent.get(Duration::ZERO, PATIENCE).await;
+            let token =
+                token.map_err(|refusal| Refusal::Unavailable(refused("registrant's token", refusal)))?;
+            policies = Some(token.held);
+        }
+        let policies = policies.as_ref().map(|held| &*held.payload.policies);
+        rule.lies_within(&Owner { policies, ..owner }).map_err(|reason| denied("run.rule", reason))
     }
 }
 
@@ -324,19 +365,18 @@ impl Common {
         }
     }
 
-    /// What the platform says of a run. What it cannot say now is an error only where that was required.
+    /// What the platform says of a run; and, where that could not be learnt, why.
     pub(super) async fn standing(
         &self,
         facts: &Facts,
         task_token: Option<&Credential>,
-        wanted: Verification,
         budget: &Mutex<Budget>,
-    ) -> Result<Standing, Refusal> {
+    ) -> Result<(Standing, Option<Failure>), Refusal> {
         match self.confirmed(facts, task_token, budget).await {
-            Ok(standing) => Ok(standing),
-            Err(Refusal::Unavailable(failure)) if wanted == Verification::Warn => {
+            Ok(standing) => Ok((standing, None)),
+            Err(Refusal::Unavailable(failure)) => {
                 tracing::warn!("what the platform knows of a run could not be learnt: {failure}");
-                Ok(Standing::Asserted)
+                Ok((Standing::Asserted, Some(failure)))
             }
             Err(refusal) => Err(refusal),
         }
@@ -450,15 +490,23 @@ impl Common {
 
 /// The executions above a run: its parent, what is known to be above that one, the root.
 pub(super) fn above(facts: &Facts, known: Option<Box<[ExecutionArn]>>) -> Box<[ExecutionArn]> {
-    let mut chain: Vec<ExecutionArn> = facts.parent.iter().cloned().collect();
-    chain.extend(known.unwrap_or_default());
-    if let Some(root) = &facts.root
-        && !chain.contains(root)
-        && facts.execution.as_ref() != Some(root)
-    {
-        chain.push(root.clone());
+    let known = known.unwrap_or_default();
+    let mut chain: Vec<ExecutionArn> = Vec::with_capacity(known.len() + 2);
+    for arn in facts.parent.iter().chain(&known).chain(&facts.root) {
+        // What is said may go in a circle, and each turn of it would be longer.
+        if !chain.contains(arn) && facts.execution.as_ref() != Some(arn) {
+            chain.push(arn.clone());
+        }
     }
     chain.into()
+}
+
+/// The answer to who registers a run again. Until it is on record there is no such run.
+async fn told(active: Arc<Active>) -> Result<Registered, Refusal> {
+    match *active.on_record.wait().await {
+        true => Ok(Registered { active, new: false }),
+        false => Err(Refusal::Unaudited("it was being registered, and that could not be written".to_owned())),
+    }
 }
 
 /// `tnr_` and 256 random bits.

@@ -3,14 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::active::Active;
+use super::active::{Active, Registrant};
 use super::life::{Act, Cause, Event, Question};
 use super::{PATIENCE, Runs};
 use crate::audit::{self, Entry};
 use crate::backoff;
 use crate::clock::Until;
 use crate::lease::failure::{Class, Failure};
-use crate::policy::rules::Share;
 use crate::run::arn::{ExecutionArn, Flow};
 use crate::run::workflow::{Beat, ExecutionStatus};
 
@@ -49,7 +48,8 @@ impl Runs {
         let before = active.deadline();
         self.step(active, Event::Extend { to });
         let deadline = active.deadline();
-        if let Some(deadline) = deadline.filter(|_| deadline != before)
+        // What others use, too, has a life of its own.
+        if let Some(deadline) = deadline.filter(|_| deadline != before && !active.shares())
             && let Some(work) = active.work()
         {
             work.context.extend(deadline);
@@ -105,9 +105,13 @@ impl Runs {
         self.common.audit.note(&Entry::done(audit::Event::RunEnd).run(&active.stamp).detail(&why));
         tracing::info!(run = %active.run.id, "the run is over: {why}");
         self.registry().unregister(active);
-        let children = self.registry().children(&active.run.id);
+        let children = match active.registrant {
+            Registrant::Own => self.registry().of_own(),
+            _ => self.registry().children(&active.run.id),
+        };
+        let why = if cause == Cause::Shutdown { cause } else { Cause::Parent };
         for child in children.iter().filter(|child| follows(child)) {
-            self.step(child, Event::End { cause: Cause::Parent });
+            self.step(child, Event::End { cause: why });
         }
         if let Some(execution) = &active.run.execution {
             match cause {
@@ -122,23 +126,16 @@ impl Runs {
                 _ => {}
             }
         }
-        match active.work() {
-            Some(_) if active.rule.as_ref().is_some_and(|rule| rule.share == Share::Process) => {
-                self.leave_shared(active);
-                self.closed(active, cause);
-            }
-            Some(work) => {
-                work.end();
-                let Some((_, token)) = &work.token else { return self.closed(active, cause) };
-                let (runs, active, token) = (Arc::clone(self), Arc::clone(active), token.clone());
-                self.common.supervisor.spawn("run end", async move {
-                    // It tries until its token is gone: revoked and seen to be, or ended by itself.
-                    while !token.end(PATIENCE).await {}
-                    runs.closed(&active, cause);
-                });
-            }
-            None => self.closed(active, cause),
-        }
+        let ends = active.work().filter(|_| !active.shares() || self.leaves_as_the_last(active));
+        let Some(work) = ends else { return self.closed(active, cause) };
+        work.end();
+        let Some((_, token)) = &work.token else { return self.closed(active, cause) };
+        let (runs, active, token) = (Arc::clone(self), Arc::clone(active), token.clone());
+        self.common.supervisor.spawn("run end", async move {
+            // It tries until its token is gone: revoked and seen to be, or ended by itself.
+            while !token.end(PATIENCE).await {}
+            runs.closed(&active, cause);
+        });
     }
 
     fn closed(&self, active: &Arc<Active>, cause: Cause) {
@@ -147,17 +144,13 @@ impl Runs {
         self.registry().retire(active, cause, now);
     }
 
-    fn leave_shared(&self, active: &Active) {
-        let Some(rule) = &active.rule else { return };
+    /// A run that shares what it has with others of its rule is over. Returns whether nobody else uses that any more.
+    fn leaves_as_the_last(&self, active: &Active) -> bool {
+        let Some(rule) = &active.rule else { return true };
         let mut shared = self.shared();
-        let Some((_, users)) = shared.get_mut(&rule.name) else { return };
+        let Some((_, users)) = shared.get_mut(&rule.name) else { return true };
         *users = users.saturating_sub(1);
-        if *users == 0
-            && let Some((common, _)) = shared.remove(&rule.name)
-            && let Some(work) = common.work()
-        {
-            work.end();
-        }
+        *users == 0 && shared.remove(&rule.name).is_some()
     }
 
     /// An execution is over, and with it all its runs, and what it started.
@@ -178,7 +171,8 @@ impl Runs {
     async fn look_after(self: &Arc<Self>, execution: &ExecutionArn) {
         let others = {
             let registry = self.registry();
-            !registry.of(execution).is_empty() || !registry.started_by(execution).is_empty()
+            let started = registry.started_by(execution);
+            registry.of(execution).iter().chain(&started).any(|active| active.phase() == "open")
         };
         if others && let Ok(Some(Cause::Execution(status))) = self.describe(execution).await {
             self.execution_over(execution, status);
