@@ -100,8 +100,8 @@ pub(crate) struct RawWorkflow {
     /// of what Step Functions grants an account.
     #[schemars(range(min = 1, max = 10_000), extend("default" = 10))]
     pub(crate) account_rate: Option<u32>,
-    /// How many brokers share that. Default: 100.
-    #[schemars(range(min = 1, max = 1_000_000), extend("default" = 100))]
+    /// How many brokers share that: as many as run at a time. Default: 10.
+    #[schemars(range(min = 1, max = 1_000_000), extend("default" = 10))]
     pub(crate) brokers: Option<u32>,
 }
 
@@ -120,7 +120,7 @@ pub struct Workflow {
 
 impl Default for Workflow {
     fn default() -> Self {
-        Self { heartbeat: 10 * SECOND, poll: None, account_rate: 10, brokers: 100 }
+        Self { heartbeat: 10 * SECOND, poll: None, account_rate: 10, brokers: 10 }
     }
 }
 

@@ -97,7 +97,7 @@ impl Workflow for FakePlatform {
                 .filter(|task| task.execution == execution.as_str() && task.state == claim.state)
                 .collect();
             let names_token = claim.task_token.is_some_and(|token| here.iter().any(|task| task.knows(token)));
-            Ok(Evidence { in_progress: !here.is_empty(), names_task: false, names_token })
+            Ok(Evidence { in_progress: !here.is_empty(), of_activity: false, names_task: false, names_token })
         })
     }
 }

@@ -54,6 +54,8 @@ pub struct Active {
     pub(super) number: u64,
     /// When the registry looks at it again, in nanoseconds of the monotonic clock; 0: never.
     pub(super) look: AtomicU64,
+    /// How many runs stand above it: those that registered one another.
+    pub(super) depth: u32,
     /// Whether time alone may end it.
     bounded: bool,
     over: AtomicBool,
@@ -98,6 +100,7 @@ impl Active {
             task_token,
             number,
             look: AtomicU64::new(0),
+            depth: 0,
             bounded: life.deadline().is_some(),
             over: AtomicBool::new(false),
             on_record: SetOnce::new(),
@@ -105,6 +108,10 @@ impl Active {
             work: OnceLock::new(),
             leads: OnceLock::new(),
         })
+    }
+
+    pub(super) fn at_depth(self, depth: u32) -> Self {
+        Self { depth, ..self }
     }
 
     /// What a caller presents to be this run. It is for its registrant alone.

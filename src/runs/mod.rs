@@ -35,6 +35,7 @@ mod register;
 mod registry;
 pub mod subjects;
 mod tokens;
+mod verify;
 mod watch;
 
 pub use active::{Active, Registrant, Work};
@@ -127,7 +128,7 @@ pub struct Watching {
 
 impl Default for Watching {
     fn default() -> Self {
-        Self { heartbeat: Duration::from_secs(10), poll: None, rate: 0.1 }
+        Self { heartbeat: Duration::from_secs(10), poll: None, rate: 1.0 }
     }
 }
 

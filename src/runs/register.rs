@@ -1,7 +1,7 @@
 //! How a run begins that is registered: who it acts for, which rule counts, what the platform says, and in what limits.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -10,30 +10,21 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use super::active::{Active, Registrant, Secrets};
 use super::life::{self, Cause, Life};
 use super::registry::{Key, Registry};
-use super::subjects::AskKeys;
 use super::tokens::refused;
-use super::{Common, PATIENCE, Runs, SubjectExpiry};
+use super::{PATIENCE, Runs, SubjectExpiry};
 use crate::audit::{AuditError, Entry, Event, Peer};
 use crate::causes::causes;
 use crate::clock::Until;
 use crate::lease::failure::{Class, Failure};
-use crate::lease::keeper::TokenKeeper;
-use crate::lease::upstream::{BoxFuture, PublicKeys};
 use crate::policy::rules::{Candidate, Choice, Owner, Rule, Verification};
-use crate::run::arn::{ExecutionArn, Flow};
-use crate::run::budget::Budget;
+use crate::run::arn::ExecutionArn;
 use crate::run::request::{Facts, Request};
-use crate::run::seal::Lineage;
-use crate::run::subject::{Assurance, Subject, SubjectError};
-use crate::run::workflow::{Beat, Claim, Standing};
+use crate::run::workflow::Standing;
 use crate::run::{Kind, Run};
 use crate::secret::Credential;
 
-/// How long a registration waits for the budget of calls to the platform.
-const BUDGET_PATIENCE: Duration = Duration::from_secs(5);
-
-/// An execution's history may be a little behind the task that it tells of: it is asked as often, with these pauses.
-const LAG: [Duration; 3] = [Duration::from_millis(500), Duration::from_millis(1500), Duration::ZERO];
+/// Whoever registers a run may be registered by another: so deep, and no deeper.
+const DEEPEST: u32 = 16;
 
 /// Why a run was not registered, extended or shown.
 #[derive(Clone, Debug)]
@@ -82,7 +73,7 @@ impl fmt::Display for Refusal {
     }
 }
 
-fn denied(policy: &str, reason: impl Into<String>) -> Refusal {
+pub(super) fn denied(policy: &str, reason: impl Into<String>) -> Refusal {
     Refusal::Denied { policy: policy.to_owned(), reason: reason.into() }
 }
 
@@ -120,6 +111,10 @@ impl Runs {
             return Err(denied("run.rule", "a run of this rule registers no others: see may_register"));
         }
         let Request { facts, deadline, subject_token, task_token } = request;
+        let depth = by.depth + 1;
+        if depth > DEEPEST {
+            return Err(denied("run.rule", format!("runs are nested no deeper than {DEEPEST}")));
+        }
         let parent = by.rule.as_ref().map(|_| Arc::clone(&by.run.id));
         let parents = self.above(&facts, by)?;
         let mut run = Run {
@@ -188,16 +183,17 @@ impl Runs {
         if deadline.is_some_and(|deadline| deadline.is_over(now)) {
             return Err(Refusal::Wrong("the run's deadline passed before it could begin".to_owned()));
         }
-        let bounds = [Some(Until::new(now, rule.max_ttl)), cap, by.deadline()];
         let soonest =
             |untils: &[Option<Until>]| untils.iter().flatten().copied().min_by_key(|until| until.left(now));
-        let ceiling = soonest(&bounds);
-        let deadline = soonest(&[ceiling, deadline]);
+        // The registrant may be extended, and what it registered with it.
+        let ceiling = soonest(&[Some(Until::new(now, rule.max_ttl)), cap]);
+        let deadline = soonest(&[ceiling, deadline, by.deadline()]);
         let mut life = Life::new(deadline, ceiling);
         common.watch_life(&mut life, &run, task_token.is_some());
         let secrets = Secrets { handle: Some(new_handle()?), task_token };
         let active = Active::new(run, self.number(), registrant, Some(rule), life, now, secrets);
-        let active = Arc::new(active.map_err(|error| Refusal::Unaudited(error.to_string()))?);
+        let active = active.map_err(|error| Refusal::Unaudited(error.to_string()))?;
+        let active = Arc::new(active.at_depth(depth));
         if let Some(known) = self.take_place(&active, key.as_ref())? {
             return told(known).await;
         }
@@ -311,180 +307,6 @@ impl Runs {
         }
         let policies = policies.as_ref().map(|held| &*held.payload.policies);
         rule.lies_within(&Owner { policies, ..owner }).map_err(|reason| denied("run.rule", reason))
-    }
-}
-
-impl Common {
-    /// On whose behalf a run acts, and until when what proves it is good. Without a word of its own, a run acts for whom
-    /// its registrant's run acts.
-    pub(super) async fn subject(
-        &self,
-        facts: &Facts,
-        run: &Run,
-        token: Option<&Credential>,
-        by: Option<&Run>,
-        login: &TokenKeeper,
-    ) -> Result<Option<(Subject, Option<Until>)>, Refusal> {
-        let Some(token) = token else {
-            let asserted = facts.subject.as_ref().map(|(id, kind)| Subject {
-                id: id.to_string(),
-                kind: *kind,
-                issuer: None,
-                assurance: Assurance::Asserted,
-                groups: Vec::new(),
-            });
-            let inherited = || by.and_then(|run| run.subject.as_deref().cloned());
-            return Ok(asserted.or_else(inherited).map(|subject| (subject, None)));
-        };
-        let now = self.clock.now();
-        let lineage = Lineage { execution: facts.execution.as_ref(), ancestors: &run.parents };
-        let ask = || -> BoxFuture<'_, Result<PublicKeys, Failure>> {
-            Box::pin(async move {
-                let taken = login.get(Duration::ZERO, PATIENCE).await;
-                let held = taken.map_err(|refusal| refused("login token", refusal))?.held;
-                let call = self.boot.call(&run.id);
-                // Asked only where there is a key.
-                let key =
-                    self.seal_key.as_ref().ok_or_else(|| Failure::new(Class::Permanent, "no key seals"))?;
-                match self.source.public_keys(call, &held.payload, key).await {
-                    Ok(keys) => Ok(keys),
-                    Err(failure) => Err(login.decide(held.seq, failure, PATIENCE).await),
-                }
-            })
-        };
-        let ask = self.seal_key.is_some().then_some(&ask as AskKeys<'_>);
-        match self.subjects.check(token, lineage, now, ask).await {
-            Ok(checked) => {
-                let until = Until::new(now, checked.expires.saturating_sub(now.wall()));
-                Ok(Some((checked.subject, Some(until))))
-            }
-            Err(SubjectError::Refused(reason)) => {
-                Err(denied("run.subject", format!("the subject's token is refused: {reason}")))
-            }
-            Err(SubjectError::Unavailable(failure)) => Err(Refusal::Unavailable(failure)),
-        }
-    }
-
-    /// What the platform says of a run; and, where that could not be learnt, why.
-    pub(super) async fn standing(
-        &self,
-        facts: &Facts,
-        task_token: Option<&Credential>,
-        budget: &Mutex<Budget>,
-    ) -> Result<(Standing, Option<Failure>), Refusal> {
-        match self.confirmed(facts, task_token, budget).await {
-            Ok(standing) => Ok((standing, None)),
-            Err(Refusal::Unavailable(failure)) => {
-                tracing::warn!("what the platform knows of a run could not be learnt: {failure}");
-                Ok((Standing::Asserted, Some(failure)))
-            }
-            Err(refusal) => Err(refusal),
-        }
-    }
-
-    async fn confirmed(
-        &self,
-        facts: &Facts,
-        task_token: Option<&Credential>,
-        budget: &Mutex<Budget>,
-    ) -> Result<Standing, Refusal> {
-        const POLICY: &str = "run.verification";
-        let (Some(workflow), Some(execution)) = (&self.workflow, &facts.execution) else {
-            return Ok(Standing::Asserted);
-        };
-        if let Some(token) = task_token {
-            let beat = workflow.heartbeat(token).await.map_err(Refusal::Unavailable)?;
-            let wrong = match beat {
-                Beat::Alive => None,
-                Beat::TimedOut => Some("its task has timed out or was stopped (TaskTimedOut)"),
-                Beat::Gone => Some("Step Functions does not know its task (TaskDoesNotExist)"),
-                Beat::Invalid => Some("its task token is none (InvalidToken)"),
-            };
-            if let Some(why) = wrong {
-                return Err(denied(POLICY, format!("the run is not taken: {why}")));
-            }
-        }
-        if execution.flow() == Flow::Express {
-            return Ok(Standing::Unverifiable);
-        }
-        let task_arn = self.task.as_deref().map(|task| task.arn.as_str());
-        if let Some(state) = facts.state.as_deref()
-            && (task_token.is_some() || task_arn.is_some())
-        {
-            let claim = Claim { state, task_arn, task_token };
-            for wait in LAG {
-                self.budgeted(budget).await?;
-                let evidence = self.counted(budget, workflow.history(execution, claim).await);
-                let evidence = evidence.map_err(Refusal::Unavailable)?;
-                // An activity's token is not in the history: that it is good, and that the state is under way, is all
-                // that Step Functions tells of it.
-                if evidence.names_token
-                    || evidence.names_task
-                    || (evidence.in_progress && task_token.is_some())
-                {
-                    return Ok(Standing::Verified);
-                }
-                tokio::time::sleep(wait).await;
-            }
-            if task_token.is_some() {
-                return Err(denied(
-                    POLICY,
-                    format!(
-                        "the execution's history does not say that a task of the state {state:?} is under way"
-                    ),
-                ));
-            }
-        }
-        self.budgeted(budget).await?;
-        let status =
-            self.counted(budget, workflow.describe(execution).await).map_err(Refusal::Unavailable)?;
-        match status {
-            Some(status) if status.is_live() => Ok(Standing::Exists),
-            Some(status) => Err(denied(POLICY, format!("the execution is over: {}", status.word()))),
-            None => Err(denied(POLICY, format!("there is no execution {execution}"))),
-        }
-    }
-
-    /// Takes leave for one call to the platform.
-    pub(super) fn within_budget(&self, budget: &Mutex<Budget>) -> Result<(), Failure> {
-        let taken = budget.lock().unwrap_or_else(PoisonError::into_inner).take(self.clock.now());
-        taken.map_err(|wait| {
-            let message = "the budget of calls to Step Functions is used up: see workflow.account_rate and workflow.brokers";
-            Failure { retry_after: Some(wait), ..Failure::new(Class::Transient, message) }
-        })
-    }
-
-    /// The same, with a little patience: somebody waits for the answer.
-    async fn budgeted(&self, budget: &Mutex<Budget>) -> Result<(), Refusal> {
-        let mut patience = BUDGET_PATIENCE;
-        loop {
-            let failure = match self.within_budget(budget) {
-                Ok(()) => return Ok(()),
-                Err(failure) => failure,
-            };
-            let wait = failure.retry_after.unwrap_or(patience);
-            if wait > patience {
-                return Err(Refusal::Unavailable(failure));
-            }
-            patience = patience.saturating_sub(wait);
-            tokio::time::sleep(wait).await;
-        }
-    }
-
-    /// What throttles a call slows down all that follow.
-    pub(super) fn counted<T>(
-        &self,
-        budget: &Mutex<Budget>,
-        result: Result<T, Failure>,
-    ) -> Result<T, Failure> {
-        if let Err(failure) = &result
-            && failure.class == Class::Transient
-            && matches!(failure.status, Some(400 | 429))
-        {
-            let now = self.clock.now();
-            budget.lock().unwrap_or_else(PoisonError::into_inner).throttled(now, failure.retry_after);
-        }
-        result
     }
 }
 

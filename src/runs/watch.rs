@@ -13,6 +13,12 @@ use crate::lease::failure::{Class, Failure};
 use crate::run::arn::{ExecutionArn, Flow};
 use crate::run::workflow::{Beat, ExecutionStatus};
 
+/// How often an execution is asked about when a task of it is over, should there be no answer.
+const AFTER_A_TASK: u32 = 4;
+
+/// How much later, at least.
+const LATER: Duration = Duration::from_secs(2);
+
 impl Runs {
     /// Looks at each run when its time has come.
     pub(super) async fn watch(self: Arc<Self>) {
@@ -167,15 +173,23 @@ impl Runs {
         }
     }
 
-    /// Asks once how an execution is doing of which a task is over.
+    /// Asks how an execution is doing of which a task is over.
     async fn look_after(self: &Arc<Self>, execution: &ExecutionArn) {
         let others = {
             let registry = self.registry();
             let started = registry.started_by(execution);
             registry.of(execution).iter().chain(&started).any(|active| active.phase() == "open")
         };
-        if others && let Ok(Some(Cause::Execution(status))) = self.describe(execution).await {
-            self.execution_over(execution, status);
+        for _ in 0..if others { AFTER_A_TASK } else { 0 } {
+            match self.describe(execution).await {
+                Ok(Some(Cause::Execution(status))) => return self.execution_over(execution, status),
+                // The budget is used up, or the platform does not answer: a little later, then.
+                Err(failure) if failure.class == Class::Transient => {
+                    let wait = failure.retry_after.unwrap_or(LATER).clamp(LATER, LATER * 8);
+                    tokio::time::sleep(wait).await;
+                }
+                Ok(_) | Err(_) => return,
+            }
         }
     }
 

@@ -326,7 +326,7 @@ async fn a_handle_of_one_run_shows_nothing_of_the_others() {
 async fn tcp_asks_for_a_token_and_knows_only_ours() {
     let house = House::new(vec![rule()]).await;
     for (header, said) in [
-        ("", "this listener needs a token"),
+        ("", "this listener needs the local token"),
         ("x-vault-token: hvs.canary-that-must-not-be-told", "not one of this broker's"),
         ("x-vault-token: tnr_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", "not one of this broker's"),
         ("authorization: Bearer tnr_", "not one of this broker's"),

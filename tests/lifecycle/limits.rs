@@ -127,7 +127,7 @@ async fn a_subjects_token_is_checked() {
     let stage = with_rules(vec![rule()]).await;
     let refusal =
         stage.register(with_subject(Request::default(), "any")).await.expect_err("nobody is trusted");
-    assert!(reason(&refusal, "run.subject").contains("trusts no issuer"));
+    assert!(reason(&refusal, "run.subject").contains("no issuer of tokens is configured"));
     stage.finish().await;
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tenure::audit::Event;
+use tenure::audit::{Event, Outcome};
 use tenure::broker::{Asker, Cause, Denied, Found, Registrant, RunRefusal, Visitor};
 use tenure::caller::Caller;
 use tenure::policy::rules::{Rule, Share};
@@ -61,9 +61,12 @@ async fn a_run_reads_ends_and_leaves_nothing() {
     let confirmed = of_run(Event::RevokeConfirmed);
     assert_eq!(confirmed.len(), 1);
     assert_eq!(confirmed[0].detail.as_deref(), Some("run token and 1 leases"));
-    for event in [Event::RunRegister, Event::RunStart, Event::RevokeRequested, Event::RunEnd] {
+    for event in [Event::RunRegister, Event::RunStart, Event::RevokeRequested] {
         assert_eq!(of_run(event).len(), 1, "{event}");
     }
+    let ends: Vec<_> = of_run(Event::RunEnd).into_iter().map(|line| (line.outcome, line.caller)).collect();
+    let asked = matches!(&ends[..], [(Outcome::Granted, Some(_)), (Outcome::Done, None)]);
+    assert!(asked, "who asked, and that it is so: {ends:?}");
     assert_eq!(of_run(Event::RunRegister)[0].policy.as_deref(), Some("run.rule[0]"));
     assert!(!stage.memory.text().contains(&handle));
     // It is told for a while why a handle is good no more.

@@ -9,7 +9,8 @@ use tenure::runs::Watching;
 use crate::platform::{Asked, Platform, execution, express, of, rule, with_task};
 use crate::stage::{ORDERS, Plan, Stage, secs};
 
-const NOTHING: Evidence = Evidence { in_progress: false, names_task: false, names_token: false };
+const NOTHING: Evidence =
+    Evidence { in_progress: false, of_activity: false, names_task: false, names_token: false };
 
 /// A broker whose rule does that, in an ECS task or not.
 async fn stage(platform: &Platform, verification: Verification, in_ecs: bool) -> Stage {
@@ -39,11 +40,12 @@ fn reason(refusal: RunRefusal) -> String {
 async fn each_kind_of_evidence_has_its_standing() {
     use Asked::{Describe, Heartbeat, History};
     let in_progress = Evidence { in_progress: true, ..NOTHING };
+    let of_activity = Evidence { of_activity: true, ..in_progress };
     let by_token = Evidence { names_token: true, ..in_progress };
     let by_task = Evidence { names_task: true, ..in_progress };
     for (what, in_ecs, token, evidence, standing, calls) in [
         ("its token", false, true, &[by_token][..], Standing::Verified, &[Heartbeat, History][..]),
-        ("an activity", false, true, &[in_progress], Standing::Verified, &[Heartbeat, History]),
+        ("an activity", false, true, &[of_activity], Standing::Verified, &[Heartbeat, History]),
         ("its ECS task", true, false, &[by_task], Standing::Verified, &[History]),
         ("late", true, false, &[NOTHING, NOTHING, by_task], Standing::Verified, &[History; 3]),
         (
@@ -104,6 +106,11 @@ async fn a_claim_that_is_not_so_is_refused_even_where_it_is_only_warned() {
         let reason = reason(refusal.expect_err("there is no such run"));
         assert!(reason.contains(why), "{reason}");
     }
+    // Of a task that is no activity's, the history tells the token: this one is another's.
+    platform.evidence(&[Evidence { in_progress: true, ..NOTHING }]);
+    let refusal = stage.register(with_task(of(&execution("a"), "Charge"), "other")).await;
+    let why = reason(refusal.expect_err("the token of another task"));
+    assert!(why.contains("this is the token"), "{why}");
     assert_eq!(stage.broker.runs().count(), 1);
     stage.finish().await;
 }
@@ -141,7 +148,12 @@ async fn a_platform_that_is_down_stands_in_the_way_only_where_it_is_required() {
         let refusal = required.register(of(&execution("a"), "Charge")).await.expect_err("required");
         assert_eq!(required.broker.runs().count(), 1, "{refusal}");
         platform.recover();
-        platform.evidence(&[Evidence { in_progress: true, names_task: false, names_token: true }]);
+        platform.evidence(&[Evidence {
+            in_progress: true,
+            of_activity: false,
+            names_task: false,
+            names_token: true,
+        }]);
         let run = required.register(with_task(of(&execution("a"), "Charge"), "task")).await;
         assert_eq!(run.expect("confirmed").run.standing, Standing::Verified);
         required.finish().await;
@@ -158,7 +170,12 @@ async fn a_rule_for_verified_runs_passes_by_what_is_not() {
     let stage = Stage::new(plan).await;
     let run = stage.register(of(&execution("a"), "Charge")).await.expect("taken by the next");
     assert_eq!(run.rule.as_ref().expect("a rule").name, "run.rule[1]");
-    platform.evidence(&[Evidence { in_progress: true, names_task: false, names_token: true }]);
+    platform.evidence(&[Evidence {
+        in_progress: true,
+        of_activity: false,
+        names_task: false,
+        names_token: true,
+    }]);
     let run = stage.register(with_task(of(&execution("b"), "Charge"), "task")).await.expect("verified");
     assert_eq!(run.rule.as_ref().expect("a rule").name, "run.rule[0]");
     stage.finish().await;
@@ -168,7 +185,8 @@ async fn a_rule_for_verified_runs_passes_by_what_is_not() {
 async fn a_registration_does_not_wait_long_for_the_budget() {
     let platform = Platform::default();
     let rules = vec![Rule { verification: Verification::Require, ..rule() }];
-    let plan = Plan { rules, workflow: platform.shared(), ..Plan::default() };
+    let watching = Watching { rate: 0.1, ..Watching::default() };
+    let plan = Plan { rules, workflow: platform.shared(), watching, ..Plan::default() };
     let stage = Stage::new(plan).await;
     let started = tokio::time::Instant::now();
     let mut refused = 0;

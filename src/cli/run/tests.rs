@@ -162,7 +162,10 @@ async fn what_is_refused_is_named() {
         (&["run", "start", "--tag", "a=1", "--tag", "a=2"], "--tag a: is given twice"),
         (&["run", "start", "--task-token-file", "/nonexistent/t"], "task token file /nonexistent/t: No such"),
         (&["run", "start", "--subject-token-file", empty], "is empty"),
-        (&["run", "start", "--tag", "job=nightly", "--subject-token-file", file], "trusts no issuer"),
+        (
+            &["run", "start", "--tag", "job=nightly", "--subject-token-file", file],
+            "no issuer of tokens is configured",
+        ),
         (&["run", "end", "run-0"], "there is no such run, or it is not yours (404 Not Found)\nhint: "),
         (&["run", "end", "tnr_canary"], "this is a handle"),
         (&["run", "end", "../leases"], "is not a run's id"),
