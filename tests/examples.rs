@@ -44,7 +44,8 @@ fn the_example_configuration_shows_every_key() {
     for line in project("examples/tenure.toml").lines() {
         let said = line.strip_prefix("# ").filter(|said| {
             let first = said.split([' ', '.']).next().unwrap_or_default();
-            said.starts_with('[') || (first.chars().all(|c| c.is_ascii_lowercase() || c == '_') && said.contains(" = "))
+            said.starts_with('[')
+                || (first.chars().all(|c| c.is_ascii_lowercase() || c == '_') && said.contains(" = "))
         });
         text.push_str(said.unwrap_or(line));
         text.push('\n');
@@ -97,10 +98,8 @@ fn the_task_definition_gives_the_broker_a_good_environment() {
     for (name, state) in machine["States"].as_object().expect("states") {
         let mut variables = Vec::new();
         for variable in broker["environment"].as_array().expect("variables") {
-            variables.push((
-                variable["name"].as_str().expect("name"),
-                variable["value"].as_str().expect("value"),
-            ));
+            variables
+                .push((variable["name"].as_str().expect("name"), variable["value"].as_str().expect("value")));
         }
         let of_broker = &state["Parameters"]["Overrides"]["ContainerOverrides"][0];
         assert_eq!(of_broker["Name"], "tenure");
@@ -145,7 +144,9 @@ fn the_tutorials_configuration_is_good() {
     let name = "examples/stepfunctions/tenure.toml";
     let loaded = check(name, Some(&project(name)), &[]);
     let states = [definition("orders.asl.json"), definition("charge.asl.json")];
-    for (rule, (state, machine)) in loaded.config.run.rules.iter().zip(["Reserve", "Charge"].iter().zip(&states)) {
+    for (rule, (state, machine)) in
+        loaded.config.run.rules.iter().zip(["Reserve", "Charge"].iter().zip(&states))
+    {
         assert_eq!(rule.matches.state.as_ref().map(ToString::to_string).as_deref(), Some(*state));
         let timeout = machine["States"][state]["TimeoutSeconds"].as_u64();
         assert_eq!(Some(rule.max_ttl.as_secs()), timeout, "a rule lets a run be as long as its state");
