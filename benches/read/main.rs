@@ -66,7 +66,7 @@ fn measure() -> Result<(), Failed> {
 
     let starts = starts(&dir("starts")?)?;
     let broker = Server::start("broker", &dir("broker")?)?;
-    pause(200);
+    pause(Duration::from_millis(200));
     let idle = broker.memory()?;
     let answer = load::ask(&mut *load::connect(&broker, Transport::Unix)?, &load::request(PATH, None))?;
     let bare_dir = dir("bare")?;

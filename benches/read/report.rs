@@ -1,5 +1,7 @@
 //! What both benches of the broker say alike: of themselves, and of the machine.
 
+use std::time::Duration;
+
 use super::Failed;
 
 pub(crate) fn setting(name: &str, default: usize) -> Result<usize, Failed> {
@@ -30,9 +32,9 @@ pub(crate) fn machine() -> String {
     )
 }
 
-pub(crate) fn pause(millis: u64) {
+pub(crate) fn pause(span: Duration) {
     let _ = rustix::thread::nanosleep(&rustix::time::Timespec {
-        tv_sec: 0,
-        tv_nsec: (millis * 1_000_000).cast_signed(),
+        tv_sec: span.as_secs().cast_signed(),
+        tv_nsec: span.subsec_nanos().into(),
     });
 }

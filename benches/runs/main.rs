@@ -1,6 +1,6 @@
 //! Many runs behind one broker: what it takes to start one, to read as one, and to keep ten thousand of them.
 //!
-//! `cargo bench --bench runs` takes about four minutes, one of which is a minute of runs that come and go. As in the
+//! `cargo bench --bench runs` takes about three minutes, one of which is a minute of runs that come and go. As in the
 //! bench of reads, what is measured and what it is compared with alternate in short rounds, servers are pinned to core 0
 //! and the load to core 1, and of each the round with the least CPU time per request is shown.
 //! `TENURE_BENCH_ROUNDS` and `TENURE_BENCH_MILLIS` set how many rounds there are, and how long each is;

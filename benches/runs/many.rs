@@ -34,15 +34,15 @@ pub(crate) fn idle(plan: &Plan) -> Result<(), Failed> {
             let run = client.register(RUNS + warm, token)?;
             client.end(&run)?;
         }
-        pause(200);
+        pause(Duration::from_millis(200));
         let before = server.memory()?;
         for number in 0..RUNS {
             client.register(number, token)?;
         }
-        pause(1_000);
+        pause(Duration::from_secs(1));
         let after = server.memory()?;
         let (counts, spent) = (Counts::of(&server)?, server.cpu()?);
-        pause(u64::try_from(QUIET.as_millis())?);
+        pause(QUIET);
         let (spent, beats) = (server.cpu()? - spent, Counts::of(&server)?.beats - counts.beats);
         println!(
             "| {name} | {} | {} | {beats} | {:.0} ms, {:.2} % |",
@@ -78,7 +78,7 @@ pub(crate) fn churn(plan: &Plan) -> Result<(), Failed> {
     for number in 0..CHURNED {
         one(number)?;
         let due = Duration::from_secs(minute as u64).mul_f64((number + 1) as f64 / CHURNED as f64);
-        pause(u64::try_from(due.saturating_sub(load::now() - start).as_millis())?);
+        pause(due.saturating_sub(load::now() - start));
     }
     let took = load::now() - start;
     let during = (server.memory()?, Counts::of(&server)?);
@@ -99,8 +99,8 @@ pub(crate) fn churn(plan: &Plan) -> Result<(), Failed> {
     println!("| not the program's file, bytes | {} | {} | {} |", before.own, during.0.own, after.own);
     println!("| tasks | {} | {} | {} |", counts.tasks, during.1.tasks, left.tasks);
     println!(
-        "\nPer run: {:.0} µs of CPU, {:.2} tokens made, {:.2} reads and {:.2} revocations upstream; {} bytes stay, of what is \
-         remembered for ten minutes.",
+        "\nPer run: {:.0} µs of CPU, {:.2} tokens made, {:.2} reads and {:.2} revocations upstream; {} bytes stay: that a run is \
+         over is remembered for ten minutes.",
         spent.as_secs_f64() * 1e6 / CHURNED as f64,
         (left.created - counts.created) as f64 / CHURNED as f64,
         (left.read - counts.read) as f64 / CHURNED as f64,
@@ -114,7 +114,7 @@ pub(crate) fn churn(plan: &Plan) -> Result<(), Failed> {
 fn settle(server: &Server) -> Result<(), Failed> {
     let mut tasks = Counts::of(server)?.tasks;
     for _ in 0..60 {
-        pause(500);
+        pause(Duration::from_millis(500));
         let now = Counts::of(server)?.tasks;
         if now == tasks {
             return Ok(());
