@@ -53,6 +53,9 @@ pub(crate) fn settings(config: &Config, document: &Document) -> Vec<Setting> {
     list.plain("run.max_runs", &config.run.max_runs);
     for rule in &config.run.rules {
         list.text(&format!("{}.token_role", rule.name), Some(&rule.token_role.to_string()));
+        if !rule.policies.is_empty() {
+            list.texts(&format!("{}.policies", rule.name), &rule.policies);
+        }
         list.duration(&format!("{}.max_ttl", rule.name), rule.max_ttl);
         list.text(&format!("{}.verification", rule.name), Some(&verification(rule.verification)));
     }
