@@ -491,6 +491,7 @@ async fn heartbeat(broker: Arc<Broker>, clock: Clock) {
         if apart > JUMP {
             broker.runs().clock_jumped(apart);
         }
+        broker.runs().look_at_login();
         beats = beats.wrapping_add(1);
         if beats.is_multiple_of(SWEEP_EVERY) {
             broker.runs().sweep();

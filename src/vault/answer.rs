@@ -128,6 +128,7 @@ pub(super) fn token_from(
         accessor,
         policies: auth.token_policies.or(auth.policies).unwrap_or_default(),
         orphan: auth.orphan.unwrap_or(false),
+        lent: false,
         namespace: namespace.cloned(),
         made: Some(Made { at: reply.received, index: consistency::index(&reply.headers) }),
     };
