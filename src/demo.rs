@@ -554,14 +554,14 @@ fn config(socket: &Path, log: &Path) -> Config {
             connect_timeout: second * 5,
             request_timeout: second * 10,
         },
-        login: config::Login::Aws(config::AwsLogin {
+        login: config::Login::By(config::Method::Aws(config::AwsLogin {
             role: "demo".to_owned(),
             mount: "aws".to_owned(),
             server_id: None,
             region: None,
             fips: false,
             assume: Vec::new(),
-        }),
+        })),
         run: config::Run {
             token_role: Some("run".to_owned()),
             ttl: second * 60,
