@@ -37,6 +37,42 @@ fn the_example_configuration_is_good_and_shows_the_defaults() {
     assert_eq!(shown.config.vault.request_timeout, bare.config.vault.request_timeout);
 }
 
+/// What stands in a comment is good as well, and there is no key that the file does not show.
+#[test]
+fn the_example_configuration_shows_every_key() {
+    let mut text = String::new();
+    for line in project("examples/tenure.toml").lines() {
+        let said = line.strip_prefix("# ").filter(|said| {
+            let first = said.split([' ', '.']).next().unwrap_or_default();
+            said.starts_with('[')
+                || (first.chars().all(|c| c.is_ascii_lowercase() || c == '_') && said.contains(" = "))
+        });
+        text.push_str(said.unwrap_or(line));
+        text.push('\n');
+    }
+    let loaded = check("examples/tenure.toml", Some(&text), &[]);
+    assert!(loaded.config.run.rules.len() > 2 && loaded.config.subject.seal.is_some());
+    let mut missing = Vec::new();
+    shown(&config::schema(), &text, &mut missing);
+    // The one of two that the file did not choose.
+    assert_eq!(missing, ["stdout"], "examples/tenure.toml does not show");
+}
+
+fn shown(schema: &serde_json::Value, text: &str, missing: &mut Vec<String>) {
+    for (name, of) in schema["properties"].as_object().into_iter().flatten() {
+        let is_word = |part: &&str| *part == name;
+        let lines = text.lines().map(|line| line.split('#').next().unwrap_or_default());
+        let found = lines
+            .flat_map(|line| line.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')))
+            .any(|word| is_word(&word));
+        if !found {
+            missing.push(name.clone());
+        }
+        shown(of, text, missing);
+        shown(&of["items"], text, missing);
+    }
+}
+
 #[test]
 fn the_readmes_configuration_is_good() {
     let readme = project("README.md");
@@ -44,6 +80,10 @@ fn the_readmes_configuration_is_good() {
         readme.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a TOML block");
     let loaded = check("README.md", Some(toml), &[]);
     assert_eq!(loaded.config.prefetch.len(), 1);
+    // The others are for the same file.
+    for more in readme.split("```toml\n").skip(2).filter_map(|rest| rest.split("```").next()) {
+        check("README.md", Some(&format!("{toml}\n{more}")), &[]);
+    }
 }
 
 #[test]
@@ -52,27 +92,47 @@ fn the_task_definition_gives_the_broker_a_good_environment() {
         serde_json::from_str(&project("deploy/ecs/task-definition.json")).expect("JSON");
     let containers = definition["containerDefinitions"].as_array().expect("containers");
     let broker = containers.iter().find(|container| container["name"] == "tenure").expect("the broker");
-    let overrides: serde_json::Value =
+    let machine: serde_json::Value =
         serde_json::from_str(&project("deploy/ecs/state.asl.json")).expect("JSON");
-    let overrides =
-        &overrides["States"]["Charge"]["Parameters"]["Overrides"]["ContainerOverrides"][0]["Environment"];
-    let mut variables = Vec::new();
-    for variable in broker["environment"].as_array().expect("variables") {
-        variables
-            .push((variable["name"].as_str().expect("name"), variable["value"].as_str().expect("value")));
-    }
-    for variable in overrides.as_array().expect("variables") {
-        let name = variable["Name"].as_str().expect("name");
-        // What Step Functions fills in.
-        variables.push((
-            name,
-            variable["Value"].as_str().unwrap_or("arn:aws:states:eu-west-1:123456789012:execution:orders:1"),
-        ));
-    }
-    let loaded = check("deploy/ecs", None, &variables);
-    assert!(loaded.run.deadline.is_some() && loaded.run.facts.execution.is_some());
     let stop = broker["stopTimeout"].as_u64().expect("seconds");
-    assert!(loaded.config.shutdown.grace.as_secs() < stop, "the grace must end before ECS kills");
+    for (name, state) in machine["States"].as_object().expect("states") {
+        let mut variables = Vec::new();
+        for variable in broker["environment"].as_array().expect("variables") {
+            variables
+                .push((variable["name"].as_str().expect("name"), variable["value"].as_str().expect("value")));
+        }
+        let of_broker = &state["Parameters"]["Overrides"]["ContainerOverrides"][0];
+        assert_eq!(of_broker["Name"], "tenure");
+        for variable in of_broker["Environment"].as_array().expect("variables") {
+            let value = variable["Value"].as_str().unwrap_or_else(|| filled_in(&variable["Value.$"], name));
+            variables.push((variable["Name"].as_str().expect("name"), value));
+        }
+        let loaded = check("deploy/ecs", None, &variables);
+        let tenure::config::RunEnv { deadline, facts, task_token, subject_file, .. } = loaded.run;
+        let timeout = state["TimeoutSeconds"].as_u64().expect("seconds");
+        assert_eq!(deadline.map(|deadline| deadline.len().as_secs_f64().ceil() as u64), Some(timeout));
+        assert!(facts.execution.is_some() && facts.parent.is_none() && facts.attempt == Some(0));
+        assert_eq!(facts.state.as_deref(), Some(name.as_str()));
+        assert!(facts.tags.contains_key("git_commit") && subject_file.is_some());
+        let waits = state["Resource"].as_str().expect("a resource").ends_with(".waitForTaskToken");
+        assert_eq!(task_token.is_some(), waits, "{name}: a state that waits for a token has one");
+        assert!(loaded.config.shutdown.grace.as_secs() < stop, "the grace must end before ECS kills");
+    }
+}
+
+/// What Step Functions puts in the place of a path, in a first attempt at a state of an execution that nothing started.
+fn filled_in<'a>(path: &serde_json::Value, state: &'a str) -> &'a str {
+    match path.as_str().expect("a path") {
+        "$$.Execution.Id" => "arn:aws:states:eu-west-1:123456789012:execution:orders:1",
+        "$$.State.Name" => state,
+        // A clock that is ahead does not count.
+        "$$.State.EnteredTime" => "2999-01-01T00:00:00.000Z",
+        // A variable is text, and the count a number.
+        "States.Format('{}', $$.State.RetryCount)" => "0",
+        "$$.Task.Token" => "AQCEAAAAKgAAAAMAAAAA",
+        "$.parent_execution_arn" | "$.root_execution_arn" => "",
+        other => panic!("nothing is known of {other}"),
+    }
 }
 
 fn definition(name: &str) -> serde_json::Value {
@@ -82,7 +142,16 @@ fn definition(name: &str) -> serde_json::Value {
 #[test]
 fn the_tutorials_configuration_is_good() {
     let name = "examples/stepfunctions/tenure.toml";
-    check(name, Some(&project(name)), &[]);
+    let loaded = check(name, Some(&project(name)), &[]);
+    let states = [definition("orders.asl.json"), definition("charge.asl.json")];
+    for (rule, (state, machine)) in
+        loaded.config.run.rules.iter().zip(["Reserve", "Charge"].iter().zip(&states))
+    {
+        assert_eq!(rule.matches.state.as_ref().map(ToString::to_string).as_deref(), Some(*state));
+        let timeout = machine["States"][state]["TimeoutSeconds"].as_u64();
+        assert_eq!(Some(rule.max_ttl.as_secs()), timeout, "a rule lets a run be as long as its state");
+    }
+    assert_eq!(loaded.config.run.rules.len(), states.len());
 }
 
 #[test]

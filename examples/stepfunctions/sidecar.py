@@ -80,35 +80,23 @@ class Sidecar:
         said = _json(answer)
         if answer.ok:
             return said
+        # The broker names every error; what has no name is from somebody else at that address.
         raise TenureError(
-            said.get("error") or f"Tenure.Status{answer.status_code}",
+            said.get("error") or "Tenure.Unavailable",
             "; ".join(said.get("errors", [])) or f"{method} {path}: {answer.status_code}",
         )
 
 
 @contextmanager
 def named_failures() -> Iterator[None]:
-    """Turns what hvac raises into the broker's own names."""
+    """Turns what hvac raises into the names that the broker gave: Tenure.Denied, Tenure.RunOver and so on."""
     try:
         yield
     except hvac.exceptions.VaultError as error:
         said = error.json if isinstance(error.json, dict) else {}
-        raise TenureError(said.get("error") or _name_of(error), str(error)) from error
+        raise TenureError(said.get("error") or "Tenure.Unavailable", str(error)) from error
     except requests.RequestException as error:
         raise TenureError("Tenure.Unavailable", f"the broker does not answer: {error}") from error
-
-
-def _name_of(error: hvac.exceptions.VaultError) -> str:
-    """Where the answer does not name it."""
-    match error:
-        case hvac.exceptions.Forbidden():
-            return "Tenure.Denied"
-        case hvac.exceptions.RateLimitExceeded():
-            return "Tenure.Full"
-        case hvac.exceptions.VaultDown() | hvac.exceptions.BadGateway() | hvac.exceptions.InternalServerError():
-            return "Tenure.Unavailable"
-        case _:
-            return "Tenure.BadRequest"
 
 
 def _json(answer: requests.Response) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """A Step Functions activity worker whose database credential lives as long as one task.
 
-For each task it registers a run with the broker, reads `database/creds/orders` under the
-run's handle, does the task's work in PostgreSQL, ends the run, and reports. It holds no
-credential between two tasks, and a task that is stopped, or too late, loses its own.
+For each task it registers a run with the broker, reads the state's database credential
+under the run's handle, does the task's work in PostgreSQL, ends the run, and reports. It
+holds no credential between two tasks, and a task that is stopped, or too late, loses its own.
 
     RESERVE_ACTIVITY_ARN, CHARGE_ACTIVITY_ARN   which activities to work for
     TENURE_ADDR                                 unix:///run/tenure/tenure.sock, or http://127.0.0.1:8200
@@ -35,6 +35,8 @@ log = logging.getLogger("worker")
 
 # Well below the HeartbeatSeconds of the states.
 HEARTBEAT_EVERY = 5.0
+# The database role of each state: the broker gives a run that of its own state, and no other.
+DATABASE_ROLES = {"Reserve": "orders-reserve", "Charge": "orders-charge"}
 # A token that is not good any more: the task timed out, or its execution was stopped.
 TASK_IS_OVER = ("TaskTimedOut", "TaskDoesNotExist", "InvalidToken")
 
@@ -51,18 +53,18 @@ class Refused(Exception):
 
 
 def reserve(order: Json, database: psycopg.Connection) -> Json:
-    return {"item": _item(order, database)}
-
-
-def charge(order: Json, database: psycopg.Connection) -> Json:
-    return {"charged": _item(order, database)}
-
-
-def _item(order: Json, database: psycopg.Connection) -> str:
     row = database.execute("SELECT item FROM orders WHERE id = %s", [order["id"]]).fetchone()
     if row is None:
         raise Refused("Orders.Unknown", f"there is no order {order['id']}")
-    return str(row[0])
+    return {"item": str(row[0])}
+
+
+def charge(order: Json, database: psycopg.Connection) -> Json:
+    # Whoever tries again, because a task was cut off, must not charge twice.
+    database.execute(
+        "INSERT INTO charges VALUES (%s, %s) ON CONFLICT DO NOTHING", [order["id"], order.get("amount", 0)]
+    )
+    return {"charged": order["id"]}
 
 
 # --- one task: a run, a credential, the work, the report --------------------------------
@@ -71,19 +73,22 @@ def _item(order: Json, database: psycopg.Connection) -> str:
 def perform(sidecar: Sidecar, task: Json, token: str, step: Step) -> Json:
     """The step's result. The run, its credential and its database sessions end with it."""
     # What the state machine says of the task: which execution, which state, which attempt,
-    # until when. The task's token lets the broker see for itself that this is so.
+    # until when. With the task's token the broker sees for itself that this is so, and when
+    # the task is over. (It sends heartbeats to see it: the README says what that means.)
     run_of_task = task["run"] | {"task_token": token}
     with sidecar.run(run_of_task) as run:
         log.info("run %s until %s", run.id, run.deadline)
-        with connect(run) as database:
+        with connect(run, DATABASE_ROLES[task["run"]["state"]]) as database:
             return step(task["order"], database)
 
 
 @contextmanager
-def connect(run: Run) -> Iterator[psycopg.Connection]:
+def connect(run: Run, role: str) -> Iterator[psycopg.Connection]:
     with named_failures():
-        login = run.vault.secrets.database.generate_credentials("orders")["data"]
-    with psycopg.connect(user=login["username"], password=login["password"]) as database:
+        login = run.vault.secrets.database.generate_credentials(role)["data"]
+    with psycopg.connect(
+        user=login["username"], password=login["password"], autocommit=True
+    ) as database:
         yield database
 
 

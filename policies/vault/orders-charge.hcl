@@ -1,7 +1,7 @@
 # Policy of a run token of the state `Charge` of the example workflow `orders`.
 #
 # The token role `run-charge` allows it. It stands by itself, without `orders`: a run token
-# that is narrowed to one policy must still be able to end itself.
+# that is narrowed to one policy must still be able to end itself. `run-worker` allows it, too.
 
 # --- what the state reads, and the other states do not ------------------------
 

@@ -4,11 +4,16 @@
 # and see that they and their leases have ended. Everything a run may read is decided by
 # the token role's `allowed_policies`, which the login token does not hold.
 
-# Make run tokens, from exactly these roles: `run` for a workload as a whole, the others
+# Make run tokens, from exactly these roles: `run` for a workload as a whole, `run-worker`
+# for a worker that serves several states and narrows each run's token to one, the others
 # for one state of the workflow each. Keep the lines that you use. No wildcard: whoever
 # may make a role named to fit could hand out its policies. (`auth/token/create` itself is
 # absent: with it the broker could make children that carry its own policies.)
 path "auth/token/create/run" {
+  capabilities = ["update"]
+}
+
+path "auth/token/create/run-worker" {
   capabilities = ["update"]
 }
 
@@ -36,16 +41,6 @@ path "auth/token/lookup-accessor" {
 # The reply carries times only, never the secret.
 path "sys/leases/lookup" {
   capabilities = ["update"]
-}
-
-# Verify the seal on a subject: ask Vault, or read the public key and verify without it.
-# Neither discloses anything secret, and neither can make a seal.
-path "transit/verify/tenure-subject" {
-  capabilities = ["update"]
-}
-
-path "transit/keys/tenure-subject" {
-  capabilities = ["read"]
 }
 
 # The token's own life. These stand here because the login role sets

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::{Asker, Broker};
 use crate::audit::{Entry, Event};
+use crate::causes::causes;
 use crate::clock::Until;
 use crate::run::arn::ExecutionArn;
 use crate::run::request::Request;
@@ -38,6 +39,13 @@ impl Broker {
         let result = self.runs.register(registrant, by, peer, door, request).await;
         match result {
             Ok(registered) => {
+                if !registered.new {
+                    // Its handle is disclosed once more.
+                    let entry = Entry::granted(Event::RunRegister).run(&registered.active.stamp);
+                    let entry = entry.caller(peer).door(door).detail("registered already");
+                    let recorded = self.audit.record(&entry).await;
+                    let _receipt = recorded.map_err(|error| Refusal::Unaudited(causes(&error)))?;
+                }
                 let handle = registered.active.handle().map(|handle| handle.expose().to_owned());
                 Ok((RunView { handle, ..RunView::of(&registered.active) }, registered.new))
             }
@@ -77,6 +85,9 @@ impl Broker {
     pub fn end_run(&self, visitor: Visitor<'_>, id: &str) -> Result<(), Option<Cause>> {
         match self.found(visitor, Event::RunEnd, id, true) {
             Ok(active) => {
+                // Who asked; that it is over, and why, is said when it is.
+                let entry = Entry::granted(Event::RunEnd).run(&active.stamp).detail("asked for");
+                self.audit.note(&entry.caller(&visitor.asker.peer).door(visitor.asker.door));
                 self.runs.finish(&active, Cause::Ended);
                 Ok(())
             }

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use clap::Args;
-use http::header::{HOST, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
-use http::{Request, StatusCode};
-use http_body_util::{BodyExt as _, Empty, Limited};
+use http::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
+use http::{Method, Request, StatusCode};
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
@@ -18,6 +18,9 @@ use crate::config::Environment;
 
 /// Where the broker's socket is when nobody says otherwise.
 const SOCKET: &str = "/run/tenure/tenure.sock";
+
+/// What the handles of runs begin with.
+const HANDLE: &str = "tnr_";
 
 /// The largest answer that is read, in bytes: Vault's own limit for a request is 32 MiB (`max_request_size`).
 const LARGEST: usize = 64 << 20;
@@ -45,6 +48,9 @@ pub(crate) struct BrokerArgs {
 pub(crate) struct Broker {
     place: Place,
     token_file: Option<PathBuf>,
+    /// `VAULT_TOKEN`, where it is a run's handle.
+    handle: Option<HeaderValue>,
+    for_run: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,7 +110,15 @@ impl Broker {
         let file =
             args.token_file.clone().or_else(|| environment.var("TENURE_TOKEN_FILE").map(PathBuf::from));
         let token_file = file.filter(|_| matches!(place, Place::Tcp(_)));
-        Ok(Self { place, token_file })
+        // A real Vault token has no use at the broker, and is not shown to it. A token that is named counts before it.
+        let handle = environment.var("VAULT_TOKEN").filter(|token| token.starts_with(HANDLE));
+        let handle = handle.filter(|_| args.token_file.is_none()).map(sensitive).transpose()?;
+        Ok(Self { place, token_file, handle, for_run: false })
+    }
+
+    /// Asks as the run whose handle `VAULT_TOKEN` holds, if it holds one.
+    pub(crate) fn for_run(self) -> Self {
+        Self { for_run: true, ..self }
     }
 
     /// Where it is, in words.
@@ -117,7 +131,7 @@ impl Broker {
 
     /// Whether it is asked by TCP, without a token.
     pub(crate) fn lacks_token(&self) -> bool {
-        matches!(self.place, Place::Tcp(_)) && self.token_file.is_none()
+        matches!(self.place, Place::Tcp(_)) && self.token_file.is_none() && self.handle.is_none()
     }
 
     /// One GET of `path` (from its slash on), within `wait`.
@@ -127,7 +141,21 @@ impl Broker {
         headers: &[(HeaderName, HeaderValue)],
         wait: Duration,
     ) -> Result<Answer, Failure> {
-        let mut request = Request::new(Empty::<Bytes>::new());
+        self.send(Method::GET, path, headers, Bytes::new(), wait).await
+    }
+
+    /// One request with a body, in JSON where it is not empty.
+    pub(crate) async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(HeaderName, HeaderValue)],
+        body: Bytes,
+        wait: Duration,
+    ) -> Result<Answer, Failure> {
+        let has_body = !body.is_empty();
+        let mut request = Request::new(Full::new(body));
+        *request.method_mut() = method;
         *request.uri_mut() =
             path.parse().map_err(|_| Failure::Usage(format!("{path:?} cannot be asked for")))?;
         let all = request.headers_mut();
@@ -138,8 +166,11 @@ impl Broker {
         all.insert(HOST, host);
         all.insert(USER_AGENT, HeaderValue::from_static(concat!("tenure/", env!("CARGO_PKG_VERSION"))));
         all.insert("x-vault-request", HeaderValue::from_static("true"));
-        if let Some(file) = &self.token_file {
-            all.insert("x-vault-token", token(file)?);
+        if has_body {
+            all.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        }
+        if let Some(token) = self.token()? {
+            all.insert("x-vault-token", token);
         }
         for (name, value) in headers {
             all.insert(name, value.clone());
@@ -153,6 +184,15 @@ impl Broker {
                 let reason = format!("nothing for {}", humantime::format_duration(wait));
                 Err(Failure::Broken { place: self.place(), reason })
             }
+        }
+    }
+
+    /// What is presented: on TCP somebody must be named, on the socket the kernel names who asks.
+    fn token(&self) -> Result<Option<HeaderValue>, Failure> {
+        let needed = matches!(self.place, Place::Tcp(_)) && self.token_file.is_none();
+        match &self.handle {
+            Some(handle) if self.for_run || needed => Ok(Some(handle.clone())),
+            _ => self.token_file.as_deref().map(token).transpose(),
         }
     }
 
@@ -201,7 +241,7 @@ trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
-async fn exchange(stream: Box<dyn Stream>, request: Request<Empty<Bytes>>) -> Result<Answer, String> {
+async fn exchange(stream: Box<dyn Stream>, request: Request<Full<Bytes>>) -> Result<Answer, String> {
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
         .await
         .map_err(|error| error.to_string())?;
@@ -244,16 +284,31 @@ fn place(text: &str) -> Result<Place, String> {
 }
 
 fn token(file: &Path) -> Result<HeaderValue, Failure> {
-    let named =
-        |reason: &dyn std::fmt::Display| Failure::Usage(format!("token file {}: {reason}", file.display()));
-    let text = std::fs::read_to_string(file).map(Zeroizing::new).map_err(|error| named(&error))?;
-    let token = text.trim();
-    if token.is_empty() {
-        return Err(named(&"is empty"));
-    }
-    let mut value = HeaderValue::from_str(token).map_err(|_| named(&"holds no token"))?;
+    let text = secret(file, "token")?;
+    HeaderValue::from_str(&text)
+        .map(|mut value| {
+            value.set_sensitive(true);
+            value
+        })
+        .map_err(|_| Failure::Usage(format!("token file {}: holds no token", file.display())))
+}
+
+fn sensitive(handle: &str) -> Result<HeaderValue, Failure> {
+    let mut value = HeaderValue::from_str(handle)
+        .map_err(|_| Failure::Usage("VAULT_TOKEN begins like a run's handle and is none".to_owned()))?;
     value.set_sensitive(true);
     Ok(value)
+}
+
+/// What a file holds, without the blanks around it. `what` names it in errors, which never quote it.
+pub(crate) fn secret(file: &Path, what: &str) -> Result<Zeroizing<String>, Failure> {
+    let named =
+        |reason: &dyn std::fmt::Display| Failure::Usage(format!("{what} file {}: {reason}", file.display()));
+    let text = std::fs::read_to_string(file).map(Zeroizing::new).map_err(|error| named(&error))?;
+    match text.trim() {
+        "" => Err(named(&"is empty")),
+        text => Ok(Zeroizing::new(text.to_owned())),
+    }
 }
 
 fn header(text: &str) -> Result<HeaderValue, Failure> {
@@ -291,6 +346,31 @@ mod tests {
             let found = Broker::find(&args, &vars.iter().copied().collect()).ok();
             assert_eq!(found.map(|broker| broker.place), expected, "{socket:?} {addr:?} {vars:?}");
         }
+    }
+
+    #[test]
+    fn a_handle_is_presented_where_it_says_who_asks() {
+        let environment = |token: &str| [("VAULT_TOKEN", token)].into_iter().collect::<Environment>();
+        let of = |addr: &str, token: &str, named: Option<&str>| {
+            let (addr, token_file) = (Some(addr.into()), named.map(Into::into));
+            let args = BrokerArgs { addr, token_file, ..BrokerArgs::default() };
+            Broker::find(&args, &environment(token)).unwrap()
+        };
+        let presented =
+            |broker: Broker| broker.token().ok().flatten().map(|token| token.to_str().unwrap().to_owned());
+        let handle = Some("tnr_a".to_owned());
+        for (addr, token, plain, for_run) in [
+            ("unix:///x", "tnr_a", None, handle.clone()),
+            ("127.0.0.1:1", "tnr_a", handle.clone(), handle.clone()),
+            ("unix:///x", "hvs.real", None, None),
+            ("127.0.0.1:1", "hvs.real", None, None),
+        ] {
+            assert_eq!(presented(of(addr, token, None)), plain, "{addr} {token}");
+            assert_eq!(presented(of(addr, token, None).for_run()), for_run, "{addr} {token}");
+        }
+        let named = of("127.0.0.1:1", "tnr_a", Some("/nonexistent/t")).for_run();
+        assert!(named.token().is_err(), "the file that was named counts");
+        assert!(!format!("{:?}", of("unix:///x", "tnr_a", None)).contains("tnr_a"));
     }
 
     #[test]

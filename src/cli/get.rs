@@ -19,6 +19,7 @@ const WAIT: Duration = Duration::from_secs(3605);
 #[derive(Args, Debug)]
 #[command(
     long_about = "Read a secret from the broker, as a workload would: GET /v1/PATH on its socket.\n\n\
+        Where VAULT_TOKEN holds a run's handle, it is read for that run.\n\n\
         Prints the secret's fields; of a KV version 2 secret those of its data. How long it lasts is said on stderr, \
         where that is a terminal.\n\nExit code: 0 read, 1 refused or not there, 2 no broker.",
     after_long_help = "Examples:\n  \
@@ -51,7 +52,7 @@ pub(crate) async fn get(args: &GetArgs, session: &Session) -> Output {
 }
 
 async fn read(args: &GetArgs, session: &Session) -> Result<Output, Failure> {
-    let broker = Broker::find(&args.broker, &session.environment)?;
+    let broker = Broker::find(&args.broker, &session.environment)?.for_run();
     let mut headers = Vec::new();
     if let Some(least) = args.min_ttl {
         let seconds = least.as_secs() + u64::from(least.subsec_nanos() > 0);

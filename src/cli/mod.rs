@@ -10,6 +10,7 @@ mod completions;
 mod demo;
 mod get;
 mod probe;
+mod run;
 mod screen;
 mod serve;
 mod status;
@@ -51,6 +52,7 @@ pub fn main() -> ExitCode {
         tenure config check tenure.toml                is this configuration good?\n  \
         tenure serve --config tenure.toml              the broker\n  \
         tenure get database/creds/orders               read a credential from it\n  \
+        tenure run start --timeout 5m                  a run of its own: prints its handle, a VAULT_TOKEN\n  \
         tenure status --watch                          what it holds, and for how long"
 )]
 pub(crate) struct Cli {
@@ -63,6 +65,9 @@ enum Command {
     Serve(serve::ServeArgs),
     Get(get::GetArgs),
     Status(status::StatusArgs),
+    /// Register, show, extend and end runs
+    #[command(subcommand)]
+    Run(run::RunCommand),
     /// Check or describe the configuration
     #[command(subcommand)]
     Config(check::ConfigCommand),
@@ -83,6 +88,7 @@ fn run(command: Command, session: &Session) -> Output {
         Command::Serve(args) => serve::serve(&args, session),
         Command::Get(args) => block_on(get::get(&args, session)),
         Command::Status(args) => block_on(status::status(&args, session)),
+        Command::Run(command) => block_on(run::run(&command, session)),
         Command::Config(command) => check::config(&command, session),
         Command::Audit(command) => audit::run(&command),
         Command::Subject(command) => block_on(subject::run(&command, session)),

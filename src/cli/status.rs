@@ -7,19 +7,21 @@ use clap::Args;
 use serde::Deserialize;
 
 use super::client::{Broker, BrokerArgs, Failure};
+use super::run::{RunRow, table};
 use super::screen::{Cell, Paint, Screen, printable, span};
 use super::{Output, Session};
+use crate::clock::Moment;
 
 const WAIT: Duration = Duration::from_secs(10);
 
 /// A credential with less than this left is shown as a warning, in seconds.
-const SOON: u64 = 30;
+pub(super) const SOON: u64 = 30;
 
 /// Show what the broker holds
 #[derive(Args, Debug)]
 #[command(
     long_about = "Show what the broker holds: its login, the run's token, and each lease with its state and the time \
-        left. No secret is shown, and reading this discloses none.\n\nExit code: 0 shown, 1 refused, 2 no broker.",
+        left, and the other runs that are open. No secret is shown, and reading this discloses none.\n\nExit code: 0 shown, 1 refused, 2 no broker.",
     after_long_help = "Examples:\n  tenure status\n  tenure status --watch\n  \
         tenure status --json | jq '.leases[] | {path, left_seconds}'"
 )]
@@ -63,7 +65,7 @@ async fn once(broker: &Broker, json: bool, session: &Session) -> Output {
         return Output::said(format!("{}\n", String::from_utf8_lossy(&answer.body).trim_end()));
     }
     match serde_json::from_slice::<Status>(&answer.body) {
-        Ok(status) => Output::said(render(&status, session.screen)),
+        Ok(status) => Output::said(render(&status, session.screen, session.clock.now())),
         Err(error) => {
             let reason = format!("its status is not understood ({error}); is it of another version?");
             let failure = Failure::Broken { place: broker.place(), reason };
@@ -110,6 +112,12 @@ struct Status {
     ready: bool,
     login: Login,
     run: Run,
+    /// The other runs, as many as are shown.
+    #[serde(default)]
+    runs: Vec<RunRow>,
+    /// All that are open, the process's own among them.
+    #[serde(default)]
+    runs_open: usize,
     audit: Audit,
     leases: Vec<Lease>,
 }
@@ -162,7 +170,7 @@ struct Lease {
     trouble: Option<String>,
 }
 
-fn render(status: &Status, screen: Screen) -> String {
+fn render(status: &Status, screen: Screen, now: Moment) -> String {
     let ready = if status.ready { ("ready", Paint::Good) } else { ("not ready", Paint::Bad) };
     let mut out = format!(
         "{} {}, {}, boot {}\n",
@@ -174,9 +182,27 @@ fn render(status: &Status, screen: Screen) -> String {
     out += &screen.columns(&head(status));
     out += &run_line(&status.run, screen);
     out.push('\n');
+    out += &leases(status, screen);
+    if !status.runs.is_empty() {
+        out.push('\n');
+        out += &table(&status.runs, screen, now);
+        let more = status.runs_open.saturating_sub(status.runs.len() + 1);
+        match more {
+            0 => {}
+            1 => out += "and one more run\n",
+            _ => out += &format!("and {more} more runs\n"),
+        }
+    }
+    out
+}
+
+/// The leases of the process's own run.
+fn leases(status: &Status, screen: Screen) -> String {
     if status.leases.is_empty() {
-        out += "No leases: nobody has read a secret yet.\n";
-        return out;
+        return match status.runs.is_empty() {
+            true => "No leases: nobody has read a secret yet.\n".to_owned(),
+            false => "No leases of the process's own run.\n".to_owned(),
+        };
     }
     let titles = ["PATH", "STATE", "LEFT", "KIND", "VERSION", "GRANTS", "READS", "TROUBLE"];
     let troubled = status.leases.iter().any(|lease| lease.trouble.is_some());
@@ -200,7 +226,7 @@ fn render(status: &Status, screen: Screen) -> String {
             Cell::new(lease.trouble.as_deref().unwrap_or_default(), Paint::Warn),
         ]);
     }
-    out + &screen.columns(&rows)
+    screen.columns(&rows)
 }
 
 /// The lines above the leases: login, the run's token, audit.
@@ -261,12 +287,21 @@ fn judged(state: &str, left: Option<u64>, kind: &str) -> Paint {
 mod tests {
     use super::*;
 
+    /// 2026-01-01T00:00:00Z
+    const NOW: Moment = Moment::new(Duration::ZERO, Duration::from_secs(1_767_225_600));
+
     const FULL: &str = r#"{"version":"0.1.0","boot":"b1","ready":true,
         "login":{"method":"aws role orders at auth/aws","state":"held","left_seconds":1234,"expires":"…","trouble":null},
         "run":{"id":"r1","kind":"process","execution_arn":"arn:aws:states:eu-west-1:1:execution:o:1","state":"Charge",
             "deadline":"2026-01-01T00:10:00.000Z","token":{"role":"run","state":"held","left_seconds":20,"expires":"…",
             "policies":["orders"],"trouble":"Vault is sealed"}},
         "audit":{"healthy":true,"seq":123,"head":"0123456789abcdef0123"},
+        "runs_open":4,"runs":[
+            {"id":"run-1","kind":"state","phase":"open","state":"Charge","attempt":1,"parents":[],"verified":"verified",
+             "execution_arn":"arn:aws:states:eu-west-1:1:execution:checkout/Each:4711","deadline":"2026-01-01T00:05:00.000Z",
+             "subject":{"id":"ada","kind":"person","assurance":"verified"},"policies":["orders"],"leases":2,"tags":{}},
+            {"id":"run-2","kind":"api","phase":"closing","execution_arn":null,"state":null,"attempt":null,"deadline":null,
+             "subject":null,"verified":"asserted","leases":0}],
         "leases":[
             {"path":"database/creds/orders","operation":"read","state":"held","kind":"leased","lease_id":"x","left_seconds":200,
              "expires":"…","renewable":true,"version":null,"grants":1,"reads":42,"trouble":null},
@@ -293,6 +328,11 @@ run    process r1, execution arn:aws:states:eu-west-1:1:execution:o:1, state Cha
 PATH                    STATE    LEFT    KIND    VERSION  GRANTS  READS  TROUBLE
 database/creds/orders   held     3m 20s  leased  -        1       42
 secret/metadata (list)  waiting  -       static  3        0       0      permission\\u{1b}[31m denied
+
+RUN    KIND   STATE            ATTEMPT  VERIFIED  SUBJECT         LEFT  LEASES  PHASE
+run-1  state  checkout/Charge  1        verified  ada (verified)  5m    2       open
+run-2  api    -                -        asserted  -               -     0       closing
+and one more run
 ",
             ),
             (
@@ -309,16 +349,17 @@ No leases: nobody has read a secret yet.
             ),
         ] {
             let status: Status = serde_json::from_str(json).unwrap();
-            assert_eq!(render(&status, Screen::default()), expected);
+            assert_eq!(render(&status, Screen::default(), NOW), expected);
         }
     }
 
     #[test]
     fn colours_tell_what_needs_attention() {
         let status: Status = serde_json::from_str(FULL).unwrap();
-        let text = render(&status, Screen { colour: true, ..Screen::default() });
+        let text = render(&status, Screen { colour: true, ..Screen::default() }, NOW);
         assert!(text.contains("\x1b[32mheld\x1b[0m"), "{text:?}");
         assert!(text.contains("\x1b[33m20s left\x1b[0m"), "soon over: {text:?}");
+        assert!(text.contains("\x1b[33mclosing\x1b[0m"), "{text:?}");
         assert!(text.contains("\x1b[33mpermission\\u{1b}[31m denied\x1b[0m"), "escaped: {text:?}");
     }
 }

@@ -54,10 +54,18 @@ impl Played {
 }
 
 fn answer(script: Script, request: &Request<Incoming>, log: &Mutex<Vec<String>>) -> Response<Full<Bytes>> {
+    let method = match *request.method() {
+        http::Method::GET => String::new(),
+        ref other => format!("{other} "),
+    };
+    let presented =
+        request.headers().get("x-vault-token").map(|value| format!(" as {}", value.to_str().unwrap()));
     let least =
         request.headers().get("x-tenure-min-ttl").map(|value| format!(" min {}", value.to_str().unwrap()));
-    log.lock().unwrap().push(format!("{}{}", request.uri(), least.unwrap_or_default()));
-    let found = script.iter().find(|(path, ..)| request.uri() == path);
+    let (least, presented) = (least.unwrap_or_default(), presented.unwrap_or_default());
+    log.lock().unwrap().push(format!("{method}{}{least}{presented}", request.uri()));
+    let asked = format!("{method}{}", request.uri());
+    let found = script.iter().find(|(path, ..)| asked == *path);
     let (_, status, headers, body) = found.copied().unwrap_or(("", 404, &[], r#"{"errors":[]}"#));
     let mut response = Response::builder().status(status);
     for (name, value) in headers {
@@ -74,6 +82,7 @@ async fn run_async(words: &[&str], session: &Session) -> Output {
     match Cli::try_parse_from([&["tenure"], words].concat()).unwrap().command {
         Command::Get(args) => get::get(&args, session).await,
         Command::Status(args) => status::status(&args, session).await,
+        Command::Run(command) => run::run(&command, session).await,
         Command::Health(args) => probe::health(&args, session).await,
         Command::Ready(args) => probe::ready(&args, session).await,
         other => run(other, session),
@@ -307,6 +316,9 @@ fn words_that_make_no_sense_are_refused_when_they_are_read() {
         (&["get", "a?b"], "cannot be in a path"),
         (&["get", "a", "--field", "x", "--json"], "cannot be used with"),
         (&["get", "a", "--min-ttl", "5"], "invalid value"),
+        (&["run"], "Usage"),
+        (&["run", "start", "--tag", "commit"], "a tag is given as name=value"),
+        (&["run", "extend", "run-1"], "--timeout"),
         (&["status", "--socket", "/a", "--addr", "127.0.0.1:1"], "cannot be used with"),
         (&["completions", "csh"], "possible values"),
         (&["statsu"], "similar subcommand exists: 'status'"),

@@ -1,6 +1,6 @@
 //! `[[run.rule]]` and `[workflow]`: what runs may have, and how the platform is asked about them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -100,8 +100,8 @@ pub(crate) struct RawWorkflow {
     /// of what Step Functions grants an account.
     #[schemars(range(min = 1, max = 10_000), extend("default" = 10))]
     pub(crate) account_rate: Option<u32>,
-    /// How many brokers share that. Default: 100.
-    #[schemars(range(min = 1, max = 1_000_000), extend("default" = 100))]
+    /// How many brokers share that: as many as run at a time. Default: 10.
+    #[schemars(range(min = 1, max = 1_000_000), extend("default" = 10))]
     pub(crate) brokers: Option<u32>,
 }
 
@@ -120,7 +120,7 @@ pub struct Workflow {
 
 impl Default for Workflow {
     fn default() -> Self {
-        Self { heartbeat: 10 * SECOND, poll: None, account_rate: 10, brokers: 100 }
+        Self { heartbeat: 10 * SECOND, poll: None, account_rate: 10, brokers: 10 }
     }
 }
 
@@ -213,6 +213,14 @@ impl Check<'_> {
     }
 
     fn matches(&mut self, rule: &str, raw: &RawMatch) -> Matches {
+        let mut known = BTreeSet::new();
+        for name in raw.tag.keys() {
+            if !known.insert(name.to_lowercase()) {
+                // The one would take the other's place, and the rule match more than it says.
+                let message = "is given twice, in different case; tags are named in lower case".to_owned();
+                self.refuse::<()>(&format!("{rule}.match.tag.{name}"), message);
+            }
+        }
         let mut pattern = |name: &str, text: Option<&String>| {
             let text = text?;
             if text.is_empty() {
@@ -221,6 +229,11 @@ impl Check<'_> {
             }
             Some(Pattern::new(text))
         };
+        let mut tags = BTreeMap::new();
+        for (name, text) in &raw.tag {
+            let Some(value) = pattern(&format!("tag.{name}"), Some(text)) else { continue };
+            tags.insert(name.to_lowercase(), value);
+        }
         Matches {
             kind: raw.kind.map(|kind| match kind {
                 RawKind::State => Kind::State,
@@ -232,13 +245,7 @@ impl Check<'_> {
             account: pattern("account", raw.account.as_ref()),
             group: pattern("group", raw.group.as_ref()),
             subject: pattern("subject", raw.subject.as_ref()),
-            tags: raw
-                .tag
-                .iter()
-                .filter_map(|(name, text)| {
-                    Some((name.to_lowercase(), pattern(&format!("tag.{name}"), Some(text))?))
-                })
-                .collect(),
+            tags,
             subject_kind: raw.subject_kind.map(|kind| match kind {
                 RawSubjectKind::Person => SubjectKind::Person,
                 RawSubjectKind::Service => SubjectKind::Service,

@@ -40,6 +40,9 @@ impl Tone {
     }
 }
 
+/// Where nothing takes its time by itself.
+const PAUSE: Duration = Duration::from_millis(600);
+
 /// The columns of a bar and of a chart.
 const WIDE: usize = 52;
 
@@ -58,6 +61,11 @@ impl<'a> Timeline<'a> {
 
     pub(super) fn elapsed(&self) -> Duration {
         self.started.elapsed()
+    }
+
+    /// Leaves the time to read what was printed.
+    pub(super) async fn breathe(&self) {
+        tokio::time::sleep(PAUSE).await;
     }
 
     /// A line over what follows.

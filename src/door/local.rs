@@ -4,10 +4,13 @@ use bytes::Bytes;
 use http::header::HeaderValue;
 use http::{Method, StatusCode};
 
+use super::guard::Who;
 use super::{Connection, Request, Response, response};
 
 /// Answers everything that is not `/v1/…`.
-pub(super) fn answer(connection: &Connection, request: &Request) -> Response {
+///
+/// A run's handle opens what names no other run.
+pub(super) fn answer(connection: &Connection, who: &Who, request: &Request) -> Response {
     let broker = &connection.doors.broker;
     let path = request.uri().path();
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
@@ -19,6 +22,12 @@ pub(super) fn answer(connection: &Connection, request: &Request) -> Response {
             let readiness = broker.ready();
             let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
             serialized(status, &readiness)
+        }
+        "/tenure/leases" if matches!(who, Who::Run(_)) => {
+            let reason =
+                "a run's handle does not show what others have: ask for the run itself, /tenure/runs/<id>";
+            broker.refuse(&connection.caller, connection.via.door(), "handle", reason);
+            response::error(StatusCode::FORBIDDEN, reason)
         }
         "/tenure/leases" => serialized(StatusCode::OK, &broker.status()),
         "/metrics" => {

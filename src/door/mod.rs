@@ -275,9 +275,9 @@ async fn answer(connection: &Connection, request: Request) -> Response {
         match (rest.is_empty(), id) {
             (true, _) => Box::pin(runs::all(connection, &who, request)).await,
             (_, Some(id)) => Box::pin(runs::one(connection, &who, &id, request)).await,
-            _ => local::answer(connection, &request),
+            _ => local::answer(connection, &who, &request),
         }
     } else {
-        local::answer(connection, &request)
+        local::answer(connection, &who, &request)
     }
 }

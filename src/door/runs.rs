@@ -143,7 +143,7 @@ async fn body(request: Request) -> Result<Map<String, Value>, Response> {
 /// What is said of a run that is to be registered.
 fn registration(mut said: Map<String, Value>, now: Moment) -> Result<request::Request, String> {
     if let Some(name) = said.keys().find(|name| !MEMBERS.contains(&name.as_str())) {
-        let name: String = name.chars().take(60).collect();
+        let name = shown(name);
         return Err(format!("no such member: {name:?}; a run has {}", MEMBERS.join(", ")));
     }
     let arn = |text: Option<String>| text.map(|text| text.parse()).transpose();
@@ -171,10 +171,15 @@ fn registration(mut said: Map<String, Value>, now: Moment) -> Result<request::Re
     Ok(request::Request { facts, deadline: end(&mut said, now)?, subject_token, task_token })
 }
 
+/// A name that a caller made up; a long one may be a token that was put there by mistake.
+fn shown(name: &str) -> &str {
+    if name.len() <= 32 { name } else { "…" }
+}
+
 /// Until when a run is to go on.
 fn extension(mut said: Map<String, Value>, now: Moment) -> Result<Until, String> {
     if let Some(name) = said.keys().find(|name| !matches!(name.as_str(), "timeout_seconds" | "deadline")) {
-        let name: String = name.chars().take(60).collect();
+        let name = shown(name);
         return Err(format!("no such member: {name:?}; an extension has timeout_seconds or deadline"));
     }
     end(&mut said, now)?.ok_or_else(|| "say until when: timeout_seconds or deadline".to_owned())

@@ -97,8 +97,11 @@ impl FromStr for ExecutionArn {
 
     fn from_str(text: &str) -> Result<Self, ArnError> {
         let wrong = |why| {
-            // Quoted, so that control characters do no harm; short, because anybody may send anything.
-            Err(ArnError { text: text.chars().take(100).collect(), why })
+            // Quoted, so that control characters do no harm; short, because anybody may send anything; and only where it
+            // looks like what it should be: it may be a token that was put there by mistake.
+            let likely = text.starts_with("arn:") || text.len() <= 32;
+            let shown = if likely { text.chars().take(100).collect() } else { "…".to_owned() };
+            Err(ArnError { text: shown, why })
         };
         if text.len() > LONGEST {
             return wrong("it is longer than 512 bytes");

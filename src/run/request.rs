@@ -141,7 +141,8 @@ pub fn timeout(seconds: f64, from: Moment) -> Result<Until, String> {
 /// What is wrong with it; one that has passed is refused.
 pub fn deadline(said: &str, now: Moment) -> Result<Until, String> {
     let wall = rfc3339(said).ok_or_else(|| {
-        let shown: String = said.chars().take(100).collect();
+        // It may be a token that was put there by mistake.
+        let shown = if said.len() <= 40 { said } else { "…" };
         format!("{shown:?} is not a time in RFC 3339, such as \"2026-01-01T12:00:00Z\"")
     })?;
     let left = wall.saturating_sub(now.wall());

@@ -99,6 +99,8 @@ pub struct Claim<'a> {
 pub struct Evidence {
     /// The state was entered and not left, and a task of it is under way.
     pub in_progress: bool,
+    /// Such a task is an activity's: no history tells the token that it was given.
+    pub of_activity: bool,
     /// A task of that state that is under way names our ECS task.
     pub names_task: bool,
     /// A task of that state that is under way was given the very token. Activities' tokens are not in the history.

@@ -3,13 +3,15 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use tokio::sync::SetOnce;
+
 use super::leases::Leases;
 use super::life::{Act, Cause, Event, Life};
 use super::tokens::Grant;
 use crate::audit::{self, Entry, Lead, RunStamp};
 use crate::clock::{Moment, Until};
 use crate::lease::keeper::TokenKeeper;
-use crate::policy::rules::Rule;
+use crate::policy::rules::{Rule, Share};
 use crate::run::Run;
 use crate::secret::Credential;
 
@@ -52,9 +54,13 @@ pub struct Active {
     pub(super) number: u64,
     /// When the registry looks at it again, in nanoseconds of the monotonic clock; 0: never.
     pub(super) look: AtomicU64,
+    /// How many runs stand above it: those that registered one another.
+    pub(super) depth: u32,
     /// Whether time alone may end it.
     bounded: bool,
     over: AtomicBool,
+    /// Whether its registration is on record, once that is known: until then nobody is told of it.
+    pub(super) on_record: SetOnce<bool>,
     life: Mutex<Life>,
     work: OnceLock<Arc<Work>>,
     /// How the lines of granted reads and lists begin.
@@ -94,12 +100,18 @@ impl Active {
             task_token,
             number,
             look: AtomicU64::new(0),
+            depth: 0,
             bounded: life.deadline().is_some(),
             over: AtomicBool::new(false),
+            on_record: SetOnce::new(),
             life: Mutex::new(life),
             work: OnceLock::new(),
             leads: OnceLock::new(),
         })
+    }
+
+    pub(super) fn at_depth(self, depth: u32) -> Self {
+        Self { depth, ..self }
     }
 
     /// What a caller presents to be this run. It is for its registrant alone.
@@ -135,6 +147,11 @@ impl Active {
     #[must_use]
     pub fn work(&self) -> Option<&Arc<Work>> {
         self.work.get()
+    }
+
+    /// Whether other runs of its rule use its token and its leases, too.
+    pub(super) fn shares(&self) -> bool {
+        self.rule.as_ref().is_some_and(|rule| rule.share == Share::Process)
     }
 
     pub(super) fn work_or(&self, make: impl FnOnce() -> Arc<Work>) -> &Arc<Work> {

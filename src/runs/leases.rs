@@ -391,7 +391,8 @@ impl SecretPerformer {
         });
         let minted = result?;
         if let Life::Leased { ttl, .. } = minted.life {
-            self.minted.add(&minted.payload.lease_id, Until::new(minted.sent, ttl), context.clock.now());
+            let until = Until::new(minted.sent, ttl);
+            self.minted.add(&minted.payload.lease_id, &token, until, context.clock.now());
         }
         let Minted { payload, sent, life } = minted;
         let granted = Granted { answer: payload, request: call.request, shown: Mutex::default() };

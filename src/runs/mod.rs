@@ -19,7 +19,7 @@ use crate::lease::failure::{Class, Failure};
 use crate::lease::keeper::{Keeper, TokenKeeper};
 use crate::lease::state::Terms;
 use crate::lease::upstream::{Login, Source, TransitKey};
-use crate::policy::rules::{Rules, Share, Verification};
+use crate::policy::rules::{Rules, Verification};
 use crate::run::arn::Flow;
 use crate::run::budget::Budget;
 use crate::run::request::{Facts, Request};
@@ -35,6 +35,7 @@ mod register;
 mod registry;
 pub mod subjects;
 mod tokens;
+mod verify;
 mod watch;
 
 pub use active::{Active, Registrant, Work};
@@ -53,6 +54,10 @@ use tokens::{Context, LeaseIds, LoginPerformer, RunPerformer, refused};
 
 /// How long a call waits for the token that it is to be made with.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Calls to the platform at once: one registration may take four, its history's lag included, and a small share of the
+/// account's rate would let none but the first of them through in time.
+const BURST: u32 = 5;
 
 /// What upstream's whole seconds may take from a run's deadline, and the way of a request.
 const LAST_MOMENT: Duration = Duration::from_secs(2);
@@ -123,7 +128,7 @@ pub struct Watching {
 
 impl Default for Watching {
     fn default() -> Self {
-        Self { heartbeat: Duration::from_secs(10), poll: None, rate: 0.1 }
+        Self { heartbeat: Duration::from_secs(10), poll: None, rate: 1.0 }
     }
 }
 
@@ -228,7 +233,7 @@ impl Runs {
             token_ttl,
             task: task.map(Arc::new),
         };
-        let budget = Mutex::new(Budget::new(setup.watching.rate, 1));
+        let budget = Mutex::new(Budget::new(setup.watching.rate, BURST));
         let method = login.describe();
         // The login begins before anything of the run was checked: its lines say what was said.
         let said = common.said(id, &request.facts);
@@ -314,10 +319,7 @@ impl Runs {
 
     /// The run's token and leases; they begin with the first read.
     pub fn work<'a>(&self, active: &'a Arc<Active>) -> &'a Arc<Work> {
-        active.work_or(|| match &active.rule {
-            Some(rule) if rule.share == Share::Process => self.shared_work(active),
-            _ => self.start_work(active),
-        })
+        active.work_or(|| if active.shares() { self.shared_work(active) } else { self.start_work(active) })
     }
 
     fn start_work(&self, active: &Arc<Active>) -> Arc<Work> {
@@ -593,12 +595,17 @@ impl Common {
         let refused = |refusal: Refusal| StartError::Refused(refusal.to_string());
         let checked =
             self.subject(&facts, &said, subject_token.as_ref(), None, login).await.map_err(refused)?;
-        let standing = match verification {
-            Verification::Off => None,
-            _ => Some(
-                self.standing(&facts, task_token.as_ref(), verification, budget).await.map_err(refused)?,
-            ),
+        let (standing, unknown) = match verification {
+            Verification::Off => (None, None),
+            _ => {
+                let said = self.standing(&facts, task_token.as_ref(), budget).await;
+                let (standing, unknown) = said.map_err(refused)?;
+                (Some(standing), unknown)
+            }
         };
+        if let Some(failure) = unknown.filter(|_| verification == Verification::Require) {
+            return Err(refused(Refusal::Unavailable(failure)));
+        }
         if verification == Verification::Require && standing != Some(Standing::Verified) {
             let word = standing.unwrap_or(Standing::Asserted).word();
             return Err(StartError::Refused(format!(

@@ -122,6 +122,13 @@ impl Registry {
         self.children.get(run).cloned().unwrap_or_default()
     }
 
+    /// The runs that were registered in the name of the process's own.
+    pub(super) fn of_own(&self) -> Vec<Arc<Active>> {
+        let of_own =
+            |active: &&Arc<Active>| active.registrant != Registrant::Own && active.run.parent.is_none();
+        self.by_id.values().filter(of_own).cloned().collect()
+    }
+
     /// The runs whose execution was started by `execution`.
     pub(super) fn started_by(&self, execution: &ExecutionArn) -> Vec<Arc<Active>> {
         self.by_id.values().filter(|active| active.run.parents.contains(execution)).cloned().collect()
@@ -182,7 +189,8 @@ impl Registry {
                 self.gone_handles.remove(&digest);
             }
         }
-        if self.by_id.is_empty() {
+        // The process's own run is always there, and has no handle.
+        if self.by_handle.is_empty() {
             self.shrink();
         }
     }

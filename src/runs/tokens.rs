@@ -217,33 +217,46 @@ async fn end_login(context: &Context, token: &Token) -> Result<(), Failure> {
 /// The leases that hang off a run's token, until each one's own end: what a revocation must be seen to have ended.
 #[derive(Debug, Default)]
 pub(super) struct LeaseIds {
-    known: Mutex<VecDeque<(Arc<str>, Until)>>,
+    known: Mutex<VecDeque<LeaseOf>>,
     /// Those that were alive when the run's end began. Upstream may be late in ending them, and each is looked for until
     /// it is gone, whatever its own end.
-    ending: OnceLock<Vec<Arc<str>>>,
+    ending: OnceLock<Vec<LeaseOf>>,
+}
+
+/// A lease, and the token that it hangs off: a run that was extended has two for a while.
+#[derive(Clone, Debug)]
+struct LeaseOf {
+    id: Arc<str>,
+    token: Arc<Token>,
+    until: Until,
 }
 
 impl LeaseIds {
-    pub(super) fn add(&self, lease_id: &Arc<str>, until: Until, now: Moment) {
-        let mut ids = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if ids.len() == ids.capacity() {
-            ids.retain(|(_, until)| !until.is_over(now));
+    pub(super) fn add(&self, id: &Arc<str>, token: &Arc<Token>, until: Until, now: Moment) {
+        let mut leases = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if leases.len() == leases.capacity() {
+            leases.retain(|lease| !lease.until.is_over(now));
         }
-        ids.push_back((Arc::clone(lease_id), until));
+        leases.push_back(LeaseOf { id: Arc::clone(id), token: Arc::clone(token), until });
     }
 
     pub(super) fn extend(&self, lease_id: &str, until: Until) {
-        let mut ids = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, known)) = ids.iter_mut().rev().find(|(id, _)| **id == *lease_id) {
-            *known = until;
+        let mut leases = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = leases.iter_mut().rev().find(|lease| *lease.id == *lease_id) {
+            known.until = until;
         }
     }
 
-    fn ending(&self, now: Moment) -> &[Arc<str>] {
-        self.ending.get_or_init(|| {
-            let ids = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-            ids.iter().filter(|(_, until)| !until.is_over(now)).map(|(id, _)| Arc::clone(id)).collect()
-        })
+    /// The leases that end with `token`.
+    fn ending(&self, token: &Arc<Token>, now: Moment) -> Vec<Arc<str>> {
+        let all = self.ending.get_or_init(|| {
+            let leases = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            leases.iter().filter(|lease| !lease.until.is_over(now)).cloned().collect()
+        });
+        all.iter()
+            .filter(|lease| Arc::ptr_eq(&lease.token, token))
+            .map(|lease| Arc::clone(&lease.id))
+            .collect()
     }
 }
 
@@ -370,9 +383,10 @@ impl RunToken {
     }
 
     /// Revokes the token and, with the login token's right to look, sees that it and its leases are gone.
-    async fn end(&self, token: &Token) -> Result<(), Failure> {
+    async fn end(&self, token: &Arc<Token>) -> Result<(), Failure> {
         let context = &self.context;
-        let leases = self.leases.ending(context.clock.now());
+        let leases = self.leases.ending(token, context.clock.now());
+        let leases = &*leases;
         context.revoke(token, "run token").await?;
         let seen = self.with_login(|login| async move { self.seen_gone(&login, token, leases).await }).await;
         match seen {

@@ -3,16 +3,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::active::Active;
+use super::active::{Active, Registrant};
 use super::life::{Act, Cause, Event, Question};
 use super::{PATIENCE, Runs};
 use crate::audit::{self, Entry};
 use crate::backoff;
 use crate::clock::Until;
 use crate::lease::failure::{Class, Failure};
-use crate::policy::rules::Share;
 use crate::run::arn::{ExecutionArn, Flow};
 use crate::run::workflow::{Beat, ExecutionStatus};
+
+/// How often an execution is asked about when a task of it is over, should there be no answer.
+const AFTER_A_TASK: u32 = 4;
+
+/// How much later, at least.
+const LATER: Duration = Duration::from_secs(2);
 
 impl Runs {
     /// Looks at each run when its time has come.
@@ -49,7 +54,8 @@ impl Runs {
         let before = active.deadline();
         self.step(active, Event::Extend { to });
         let deadline = active.deadline();
-        if let Some(deadline) = deadline.filter(|_| deadline != before)
+        // What others use, too, has a life of its own.
+        if let Some(deadline) = deadline.filter(|_| deadline != before && !active.shares())
             && let Some(work) = active.work()
         {
             work.context.extend(deadline);
@@ -105,9 +111,13 @@ impl Runs {
         self.common.audit.note(&Entry::done(audit::Event::RunEnd).run(&active.stamp).detail(&why));
         tracing::info!(run = %active.run.id, "the run is over: {why}");
         self.registry().unregister(active);
-        let children = self.registry().children(&active.run.id);
+        let children = match active.registrant {
+            Registrant::Own => self.registry().of_own(),
+            _ => self.registry().children(&active.run.id),
+        };
+        let why = if cause == Cause::Shutdown { cause } else { Cause::Parent };
         for child in children.iter().filter(|child| follows(child)) {
-            self.step(child, Event::End { cause: Cause::Parent });
+            self.step(child, Event::End { cause: why });
         }
         if let Some(execution) = &active.run.execution {
             match cause {
@@ -122,23 +132,16 @@ impl Runs {
                 _ => {}
             }
         }
-        match active.work() {
-            Some(_) if active.rule.as_ref().is_some_and(|rule| rule.share == Share::Process) => {
-                self.leave_shared(active);
-                self.closed(active, cause);
-            }
-            Some(work) => {
-                work.end();
-                let Some((_, token)) = &work.token else { return self.closed(active, cause) };
-                let (runs, active, token) = (Arc::clone(self), Arc::clone(active), token.clone());
-                self.common.supervisor.spawn("run end", async move {
-                    // It tries until its token is gone: revoked and seen to be, or ended by itself.
-                    while !token.end(PATIENCE).await {}
-                    runs.closed(&active, cause);
-                });
-            }
-            None => self.closed(active, cause),
-        }
+        let ends = active.work().filter(|_| !active.shares() || self.leaves_as_the_last(active));
+        let Some(work) = ends else { return self.closed(active, cause) };
+        work.end();
+        let Some((_, token)) = &work.token else { return self.closed(active, cause) };
+        let (runs, active, token) = (Arc::clone(self), Arc::clone(active), token.clone());
+        self.common.supervisor.spawn("run end", async move {
+            // It tries until its token is gone: revoked and seen to be, or ended by itself.
+            while !token.end(PATIENCE).await {}
+            runs.closed(&active, cause);
+        });
     }
 
     fn closed(&self, active: &Arc<Active>, cause: Cause) {
@@ -147,17 +150,13 @@ impl Runs {
         self.registry().retire(active, cause, now);
     }
 
-    fn leave_shared(&self, active: &Active) {
-        let Some(rule) = &active.rule else { return };
+    /// A run that shares what it has with others of its rule is over. Returns whether nobody else uses that any more.
+    fn leaves_as_the_last(&self, active: &Active) -> bool {
+        let Some(rule) = &active.rule else { return true };
         let mut shared = self.shared();
-        let Some((_, users)) = shared.get_mut(&rule.name) else { return };
+        let Some((_, users)) = shared.get_mut(&rule.name) else { return true };
         *users = users.saturating_sub(1);
-        if *users == 0
-            && let Some((common, _)) = shared.remove(&rule.name)
-            && let Some(work) = common.work()
-        {
-            work.end();
-        }
+        *users == 0 && shared.remove(&rule.name).is_some()
     }
 
     /// An execution is over, and with it all its runs, and what it started.
@@ -174,14 +173,23 @@ impl Runs {
         }
     }
 
-    /// Asks once how an execution is doing of which a task is over.
+    /// Asks how an execution is doing of which a task is over.
     async fn look_after(self: &Arc<Self>, execution: &ExecutionArn) {
         let others = {
             let registry = self.registry();
-            !registry.of(execution).is_empty() || !registry.started_by(execution).is_empty()
+            let started = registry.started_by(execution);
+            registry.of(execution).iter().chain(&started).any(|active| active.phase() == "open")
         };
-        if others && let Ok(Some(Cause::Execution(status))) = self.describe(execution).await {
-            self.execution_over(execution, status);
+        for _ in 0..if others { AFTER_A_TASK } else { 0 } {
+            match self.describe(execution).await {
+                Ok(Some(Cause::Execution(status))) => return self.execution_over(execution, status),
+                // The budget is used up, or the platform does not answer: a little later, then.
+                Err(failure) if failure.class == Class::Transient => {
+                    let wait = failure.retry_after.unwrap_or(LATER).clamp(LATER, LATER * 8);
+                    tokio::time::sleep(wait).await;
+                }
+                Ok(_) | Err(_) => return,
+            }
         }
     }
 

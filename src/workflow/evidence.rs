@@ -59,7 +59,8 @@ pub(super) enum Kind {
     IterationSucceeded,
     /// `MapIterationFailed`, `MapIterationAborted`.
     IterationFailed,
-    /// `TaskScheduled`, `ActivityScheduled`, `LambdaFunctionScheduled`; with the parameters of a `TaskScheduled`.
+    /// `TaskScheduled`, `ActivityScheduled`, `LambdaFunctionScheduled`; with what it was given, which is not told of an
+    /// activity's.
     Scheduled { parameters: Option<Payload> },
     /// `TaskSubmitted`; with what `ecs:runTask` answered, if it was that.
     Submitted { ecs: Option<Payload> },
@@ -198,6 +199,7 @@ pub(super) fn evidence<'e>(events: impl IntoIterator<Item = &'e Event>, claim: &
             continue;
         }
         evidence.in_progress = true;
+        evidence.of_activity |= parameters.is_none();
         evidence.names_task |=
             claim.task_arn.is_some_and(|arn| ecs.is_some_and(|answer| answer.started(arn)));
         evidence.names_token |=

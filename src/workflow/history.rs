@@ -29,7 +29,9 @@ fn kind(from: HistoryEvent) -> Kind {
             let details = from.task_scheduled_event_details;
             Kind::Scheduled { parameters: details.map(|details| Payload::new(details.parameters)) }
         }
-        "ActivityScheduled" | "LambdaFunctionScheduled" => Kind::Scheduled { parameters: None },
+        "ActivityScheduled" => Kind::Scheduled { parameters: None },
+        // A function is given no token.
+        "LambdaFunctionScheduled" => Kind::Scheduled { parameters: Some(Payload::new("{}".to_owned())) },
         "TaskSubmitted" => {
             // Any integration may answer what looks like ECS's answer: a function, an HTTP endpoint.
             let ecs = from.task_submitted_event_details.filter(|details| {

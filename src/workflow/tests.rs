@@ -261,7 +261,10 @@ async fn a_history_is_read_newest_first_page_by_page() {
     let (execution, token) = (arn(EXECUTION), token());
     let claim = Claim { state: "Ship", task_arn: Some(OURS), task_token: Some(&token) };
     let found = functions.history(&execution, claim).await;
-    assert_eq!(found, Ok(Evidence { in_progress: true, names_task: true, names_token: true }));
+    assert_eq!(
+        found,
+        Ok(Evidence { in_progress: true, of_activity: false, names_task: true, names_token: true })
+    );
     let seen = server.seen();
     assert_eq!(seen.len(), 4, "the oldest page is not needed: the state's entry is in the one before");
     assert_signed(&seen[0], "GetExecutionHistory", "eu-west-1");
@@ -294,7 +297,9 @@ async fn only_ecs_answers_for_ecs_and_what_is_malformed_is_no_evidence() {
         let server = FakeVault::always(Act::json(200, &json!({ "events": events }).to_string())).await;
         at(&server).await.history(&arn(EXECUTION), claim).await
     };
-    let found = |in_progress, names_task| Ok(Evidence { in_progress, names_task, names_token: false });
+    let found = |in_progress, names_task| {
+        Ok(Evidence { in_progress, of_activity: false, names_task, names_token: false })
+    };
     for (resource_type, resource, names) in [
         ("ecs", "runTask.sync", true),
         ("aws-sdk:ecs", "runTask.waitForTaskToken", true),

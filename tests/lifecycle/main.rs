@@ -2,8 +2,15 @@
 //!
 //! Every test ends with [`stage::Stage::finish`]: the audit chain is whole, no secret is in it, and no task has died.
 
+mod door;
 mod ends;
+mod limits;
+mod nested;
+mod platform;
 mod readers;
+mod runs;
 mod schedule;
 mod stage;
 mod trouble;
+mod verified;
+mod watching;

@@ -31,7 +31,7 @@ class StateChecks:
             ("a run token narrowed to fewer policies can do less, and end itself", self.narrowed),
             ("a state's ceiling holds, and nothing renews past it", self.ceiling),
             ("no renewal passes the role's ceiling, whatever the request said", self.ceiling_of_renewals),
-            ("only the entry state seals a subject; the login verifies it", self.seal),
+            ("only the entry step's login seals a subject, and those that accept seals read the key", self.seal),
             ("revoking one lease ends a session in the middle of a transaction", self.transaction_ends),
             ("revoking ends all sessions, and a user that owns something", self.owner_ends),
         ):
@@ -76,20 +76,25 @@ class StateChecks:
             self.refused(lambda: self.start("reserve", policies=["orders-reserve", policy]), 400, 403)
 
     def narrowed(self) -> None:
-        whole = self.start("reserve")
-        expect(sorted(whole["token_policies"]) == ["orders-reserve", "subject-seal"], whole["token_policies"])
+        every = ["orders", "orders-charge", "orders-reserve"]
+        whole = self.start("worker")
+        expect(whole["orphan"] and not whole["renewable"], whole)
+        expect(sorted(whole["token_policies"]) == every, whole["token_policies"])
         # An empty list is no narrowing: it is as if nothing had been asked.
-        empty = self.start("reserve", policies=[])
-        expect(sorted(empty["token_policies"]) == ["orders-reserve", "subject-seal"], empty["token_policies"])
-        narrow = self.start("reserve", policies=["orders-reserve"])
-        expect(narrow["token_policies"] == ["orders-reserve"], narrow["token_policies"])
-        self.sign(self.by_hand.as_run(whole))
+        empty = self.start("worker", policies=[])
+        expect(sorted(empty["token_policies"]) == every, empty["token_policies"])
+        narrow = self.start("worker", policies=["orders-charge"])
+        expect(narrow["token_policies"] == ["orders-charge"], narrow["token_policies"])
+        self.refused(lambda: self.start("worker", policies=["orders-charge", "tenure-login"]), 400, 403)
+        for state in STATES:
+            self.by_hand.as_run(whole).get(f"secret/data/orders/states/{state}")
         api = self.by_hand.as_run(narrow)
-        self.refused(lambda: self.sign(api))
-        api.get("secret/data/orders/states/reserve")
+        api.get("secret/data/orders/states/charge")
+        self.refused(lambda: api.get("secret/data/orders/states/reserve"))
+        self.refused(lambda: api.get("database/creds/orders"))
         for run in (whole, empty, narrow):
             self.by_hand.as_run(run).put("auth/token/revoke-self")
-        self.refused(lambda: api.get("secret/data/orders/states/reserve"))
+        self.refused(lambda: api.get("secret/data/orders/states/charge"))
 
     def ceiling(self) -> None:
         run = self.start("charge", ttl="20h", explicit_max_ttl="20h")
@@ -121,24 +126,28 @@ class StateChecks:
         return str(signed["data"]["signature"])
 
     def seal(self) -> None:
-        login = self.by_hand.login()
-        broker = self.by_hand.anonymous.under(login["client_token"])
-        reserve, charge = (self.by_hand.as_run(self.start(state)) for state in STATES)
-        signature = self.sign(reserve)
-        for who in (broker, charge):
+        entry, task, plain = (
+            self.by_hand.anonymous.under(self.by_hand.login(role)["client_token"])
+            for role in ("orders-seal", "orders-subject", "orders")
+        )
+        expect(self.sign(entry).startswith("vault:v1:"), "no signature")
+        runs = [self.by_hand.as_run(self.start(role)) for role in (*STATES, "worker")]
+        for who in (task, plain, *runs):
             self.refused(lambda: self.sign(who))
-
-        def valid(text: str) -> bool:
-            asked = {"input": base64_of(text), "signature": signature}
-            return bool(broker.put("transit/verify/tenure-subject", asked)["data"]["valid"])
-
-        expect(valid("user-1"), "its own seal is not valid")
-        expect(not valid("user-2"), "the seal of another subject is valid")
-        key = broker.get("transit/keys/tenure-subject")["data"]
+        # The key is read where seals are accepted, and nowhere else.
+        for who in (plain, *runs):
+            self.refused(lambda: who.get("transit/keys/tenure-subject"))
+        key = task.get("transit/keys/tenure-subject")["data"]
         expect(key["type"] == "ed25519" and not key["exportable"], key)
         expect(len(key["keys"]["1"]["public_key"]) == 44, key["keys"])
-        self.refused(lambda: broker.put("transit/keys/tenure-subject/rotate"))
-        self.refused(lambda: broker.put("transit/keys/tenure-subject/config", {"deletion_allowed": True}))
+        # Nobody asks the server whether a seal is good, and nobody turns the key over.
+        asked = {"input": base64_of("user-1"), "signature": self.sign(entry)}
+        for who in (entry, task):
+            self.refused(lambda: who.put("transit/verify/tenure-subject", asked))
+            self.refused(lambda: who.put("transit/keys/tenure-subject/rotate"))
+            self.refused(lambda: who.put("transit/keys/tenure-subject/config", {"deletion_allowed": True}))
+        for run in runs:
+            run.put("auth/token/revoke-self")
 
     def sessions(self, user: str) -> int:
         return self.by_hand.count(f"SELECT count(*) FROM pg_stat_activity WHERE usename = '{user}'")

@@ -303,7 +303,8 @@ fn the_tutorial_runs_under_the_broker(server: &Server) {
     let execution = workflow.start(1);
     let output = execution.output();
     assert_eq!(output["payment"]["charged"], "first order", "{output}\n{}", worker.log());
-    wait_until("both runs are over", SOON, || broker.audited("run.end") == 2);
+    // Each is asked for, and done.
+    wait_until("both runs are over", SOON, || broker.audited("run.end") == 4);
     wait_until("and confirmed", SOON, || broker.audited("revoke.confirmed") == 2);
     let users: Vec<_> = broker.audit().iter().filter(|line| line["event"] == "mint").cloned().collect();
     assert_eq!(users.len(), 2, "one credential for each task");
@@ -356,6 +357,25 @@ fn an_extended_run_moves_to_another_token_in_time(server: &Server) {
     assert_eq!(run.in_vaults_log("auth/token/create/run").len(), 2, "one more token");
     run.end();
     wait_until("the end of both roles", SOON, || server.database.existing(&users).is_empty());
+    drop(run);
+    // The one that was replaced may live for long: it is revoked with the other.
+    let run = broker.register(&json!({ "timeout_seconds": 200 }));
+    let mut users = vec![run.credential("orders").user];
+    let path = format!("/tenure/runs/{}", run.id);
+    request(&broker.unix(), "PATCH", &path, &[], Some(&json!({ "timeout_seconds": 500 })))
+        .expect("an answer")
+        .ok();
+    let headers = [("x-vault-token", &*run.handle), ("x-tenure-min-ttl", "290s")];
+    let longer = broker.ask(&broker.unix(), "GET", "/v1/database/creds/orders", &headers).ok();
+    users.push(text(&longer["data"]["username"]).to_owned());
+    assert_ne!(users[0], users[1]);
+    run.end();
+    wait_until("the end of both", Duration::from_secs(5), || server.database.existing(&users).is_empty());
+    wait_until("both are confirmed", SOON, || {
+        let confirmed =
+            |line: &Value| line["event"] == "revoke.confirmed" && line["run"]["id"] == run.id.as_str();
+        broker.audit().iter().filter(|line| confirmed(line)).count() == 2
+    });
     drop(run);
     broker.finish();
 }

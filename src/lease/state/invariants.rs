@@ -375,6 +375,7 @@ proptest! {
                 && held.due.is_some_and(|(_, due)| due == trouble.retry)
                 && !held.is_static
                 && taken.done.is_some()
+                && taken.before.trouble.as_ref() != Some(trouble)
                 && held.left(taken.at) > Duration::from_secs(1)
             {
                 // However often it failed before: there is a try while it still lives, if upstream lets us.

@@ -56,7 +56,7 @@ type Said = (bool, bool, bool);
 fn judge(events: &[Event], state: &str) -> Said {
     let token = Credential::new(TOKEN.into());
     let claim = Claim { state, task_arn: Some(OURS), task_token: Some(&token) };
-    let Evidence { in_progress, names_task, names_token } = evidence(events, &claim);
+    let Evidence { in_progress, names_task, names_token, .. } = evidence(events, &claim);
     (in_progress, names_task, names_token)
 }
 
