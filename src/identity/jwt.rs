@@ -110,6 +110,11 @@ impl JwtLogin {
                 "The token in {file} is of another issuer than auth/{mount}/config bound_issuer."
             ));
         }
+        if has("malformed") || has("error parsing") || has("compact JWS") {
+            return Explained::permanent(format!(
+                "What is in {file} is no JWT: three parts in base64url with dots between them, and nothing else."
+            ));
+        }
         if has("signature") || has("no known key") {
             return Explained::permanent(format!(
                 "The token in {file} is not signed by a key that Vault knows: check auth/{mount}/config (jwks_url, \
@@ -127,10 +132,6 @@ impl JwtLogin {
                 "The method knows no issuer: write auth/{mount}/config (jwks_url, oidc_discovery_url or \
                  jwt_validation_pubkeys)."
             ));
-        }
-        if has("malformed") || has("error parsing") || has("invalid compact") || has("error validating token")
-        {
-            return Explained::permanent(format!("What {file} holds was not taken for a JWT that is good."));
         }
         None
     }

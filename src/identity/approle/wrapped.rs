@@ -152,13 +152,7 @@ impl Unwrapped {
         if reply.status.is_success() {
             return Ok(reply);
         }
-        let gone = [
-            "wrapping token is not valid",
-            "does not exist",
-            "bad token",
-            "invalid token",
-            "permission denied",
-        ];
+        let gone = ["wrapping token is not valid", "does not exist", "bad token", "invalid token"];
         let failure = reply.failure();
         let is_gone = [400, 403].iter().any(|status| reply.refuses_with(*status, &gone));
         if !is_gone {

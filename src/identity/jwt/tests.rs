@@ -56,6 +56,12 @@ async fn each_refusal_names_its_cure_and_never_the_token() {
             "error validating token: no known key successfully validated the token signature",
             "jwks_url",
         ),
+        (
+            ByKeys,
+            400,
+            "error verifying token signature: compact JWS format must have three parts",
+            "is no JWT",
+        ),
         (ByKeys, 400, "error validating claims: claim \"sub\" does not match", "bound_claims"),
         (ByKeys, 404, "no handler for route", "vault auth enable -path=team/k8s jwt"),
         (ByCluster, 400, "invalid role name \"orders\"", "There is no role"),
