@@ -52,7 +52,7 @@ $(CARGO_DENY):
 
 ## Measures beside a reference, in the same run.
 bench:
-	cargo bench --locked --bench audit --bench read
+	cargo bench --locked --bench audit --bench read --bench runs
 
 demo:
 	cargo run --locked --release -- demo

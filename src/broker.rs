@@ -251,20 +251,23 @@ impl Broker {
             Decision::Allow(policy) => policy,
             Decision::Deny { reason, .. } => return Err(Denied::Policy(reason)),
         };
-        self.goes_on(run)?;
+        // One look at the clock is enough for what does not wait.
+        let mut now = self.clock.now();
+        still_open(run, || now)?;
         let work = self.runs.work(run);
         // An entry may end between being looked up and being read: its lease lapsed, or the cache let go of it.
         let mut again = true;
         let (entry, taken) = loop {
             let entry = work.leases.entry(&request.key, false).map_err(Denied::Full)?;
-            let taken = match entry.keeper.peek(request.min_left) {
+            let taken = match entry.keeper.peek(request.min_left, now) {
                 Some(taken) => Ok(taken),
                 None => entry.keeper.get(request.min_left, self.patience).await,
             };
             match taken {
                 Ok(taken) => break (entry, taken),
                 Err(refusal) => {
-                    self.goes_on(run)?;
+                    now = self.clock.now();
+                    still_open(run, || now)?;
                     match refusal {
                         Refusal::Over if again => {
                             work.leases.forget(&entry);
@@ -284,7 +287,7 @@ impl Broker {
         let receipt = recorded.map_err(|error| Denied::Unaudited(causes(&error)))?;
         // Writing the line may have taken a while.
         let now = self.clock.now();
-        self.goes_on(run)?;
+        still_open(run, || now)?;
         if !held.is_static && held.left(now).is_zero() {
             return Err(Denied::TimedOut {
                 phase: "expired while its audit line was written",
@@ -317,10 +320,7 @@ impl Broker {
     /// # Errors
     /// [`Denied::Over`].
     pub fn goes_on(&self, run: &Active) -> Result<(), Denied> {
-        match run.over(|| self.clock.now()) {
-            None => Ok(()),
-            Some(cause) => Err(Denied::Over { run: Arc::clone(&run.run.id), cause }),
-        }
+        still_open(run, || self.clock.now())
     }
 
     /// Puts a disclosure on record that is about to happen.
@@ -399,6 +399,13 @@ impl Broker {
         };
         let entry = if matches!(denied, Denied::Policy(_)) { entry.policy("paths") } else { entry };
         self.audit.note(&entry.run(&run.stamp).caller(&asker.peer).door(asker.door).path(&path));
+    }
+}
+
+fn still_open(run: &Active, now: impl FnOnce() -> Moment) -> Result<(), Denied> {
+    match run.over(now) {
+        None => Ok(()),
+        Some(cause) => Err(Denied::Over { run: Arc::clone(&run.run.id), cause }),
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
+use std::ops::Range;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -55,7 +56,7 @@ pub(crate) fn request(path: &str, token: Option<&str>) -> Vec<u8> {
     .into_bytes()
 }
 
-/// One request, waited for. Returns the whole response, which must be a 200.
+/// One request, waited for. Returns the whole response, which must be one of success.
 pub(crate) fn ask(stream: &mut dyn Stream, request: &[u8]) -> Result<Vec<u8>, Failed> {
     stream.write_all(request)?;
     let mut response = vec![0; 16 * 1024];
@@ -76,8 +77,12 @@ pub(crate) fn ask(stream: &mut dyn Stream, request: &[u8]) -> Result<Vec<u8>, Fa
 fn whole(bytes: &[u8]) -> Result<Option<usize>, Failed> {
     const LENGTH: &[u8] = b"content-length: ";
     let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else { return Ok(None) };
-    if !bytes.starts_with(b"HTTP/1.1 200 ") {
+    if !bytes.starts_with(b"HTTP/1.1 2") {
         return Err(String::from_utf8_lossy(bytes).into());
+    }
+    // Nothing follows it, and nothing says so.
+    if bytes.starts_with(b"HTTP/1.1 204 ") {
+        return Ok(Some(end + 4));
     }
     let at = bytes[..end].windows(LENGTH.len()).position(|name| name == LENGTH);
     let digits = &bytes[at.ok_or("a response without a length")? + LENGTH.len()..];
@@ -105,11 +110,16 @@ struct Wire {
     buffer: [u8; 4096],
 }
 
+/// What stands in a request for a number that is another each time.
+pub(crate) const NUMBER: &str = "000000000000";
+
 /// The connections of a load, connected once and used for all its rounds.
 pub(crate) struct Load {
     wires: Vec<Wire>,
     epoll: rustix::fd::OwnedFd,
     request: Vec<u8>,
+    /// Where its number is, if it has one.
+    number: Option<Range<usize>>,
     took: Vec<Duration>,
 }
 
@@ -129,15 +139,18 @@ impl Load {
             epoll::add(&epoll, &*stream, epoll::EventData::new_u64(number), epoll::EventFlags::IN)?;
             wires.push(Wire { stream, sent: Duration::ZERO, filled: 0, buffer: [0; 4096] });
         }
-        Ok(Self { wires, epoll, request, took: Vec::with_capacity(1 << 20) })
+        let at = request.windows(NUMBER.len()).position(|part| part == NUMBER.as_bytes());
+        let number = at.map(|at| at..at + NUMBER.len());
+        Ok(Self { wires, epoll, request, number, took: Vec::with_capacity(1 << 20) })
     }
 
     /// Asks for so long, and sees what it took.
     pub(crate) fn round(&mut self, server: &Server, span: Duration) -> Result<Round, Failed> {
         self.took.clear();
         let (start, spent) = (now(), server.cpu()?);
+        let number = self.number.clone();
         for wire in &mut self.wires {
-            wire.send(&self.request)?;
+            wire.send(next(&mut self.request, number.as_ref()))?;
         }
         let mut events = Vec::with_capacity(self.wires.len());
         let mut under_way = self.wires.len();
@@ -153,7 +166,7 @@ impl Load {
                 }
                 self.took.push(time - wire.sent);
                 match more {
-                    true => wire.send(&self.request)?,
+                    true => wire.send(next(&mut self.request, number.as_ref()))?,
                     false => under_way -= 1,
                 }
             }
@@ -169,6 +182,18 @@ impl Load {
             p99: micros(self.took[count * 99 / 100]),
         })
     }
+}
+
+/// The request with the next number.
+fn next<'a>(request: &'a mut [u8], number: Option<&Range<usize>>) -> &'a [u8] {
+    for digit in number.map_or(&mut [][..], |at| &mut request[at.clone()]).iter_mut().rev() {
+        if *digit < b'9' {
+            *digit += 1;
+            break;
+        }
+        *digit = b'0';
+    }
+    request
 }
 
 impl Wire {

@@ -11,11 +11,14 @@ use std::time::Duration;
 
 mod load;
 mod process;
+mod report;
 mod server;
 mod upstream;
 
 use load::{Load, Round, Transport};
 use process::Server;
+use report::{machine, median, mib, pause, setting};
+use upstream::Instant;
 
 /// What can go wrong: it is printed, and that is all.
 type Failed = Box<dyn std::error::Error + Send + Sync>;
@@ -29,7 +32,9 @@ fn main() -> std::process::ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     let result = match words[..] {
-        ["broker", dir] => server::broker(Path::new(dir)),
+        ["broker", dir] => {
+            server::broker(Path::new(dir), "", |clock| Instant::new(clock).as_upstream(), |_| Ok(()))
+        }
         ["bare", dir] => server::bare(Path::new(dir)),
         _ => measure(),
     };
@@ -61,7 +66,7 @@ fn measure() -> Result<(), Failed> {
 
     let starts = starts(&dir("starts")?)?;
     let broker = Server::start("broker", &dir("broker")?)?;
-    pause(200);
+    pause(Duration::from_millis(200));
     let idle = broker.memory()?;
     let answer = load::ask(&mut *load::connect(&broker, Transport::Unix)?, &load::request(PATH, None))?;
     let bare_dir = dir("bare")?;
@@ -168,39 +173,4 @@ fn leases(dir: &Path) -> Result<(u64, usize), Failed> {
             .iter()
             .sum::<usize>();
     Ok((taken.saturating_sub(bytes as u64), bytes))
-}
-
-fn setting(name: &str, default: usize) -> Result<usize, Failed> {
-    match std::env::var(name) {
-        Ok(text) => text.parse().map_err(|_| format!("{name} is a number").into()),
-        Err(_) => Ok(default),
-    }
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
-fn mib(bytes: u64) -> String {
-    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
-}
-
-fn machine() -> String {
-    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-    let cpus = read("/proc/cpuinfo");
-    let model = cpus.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or_default();
-    format!(
-        "{} cores of {}, Linux {}",
-        cpus.lines().filter(|line| line.starts_with("processor")).count(),
-        model.trim_start_matches([' ', '\t', ':']),
-        read("/proc/sys/kernel/osrelease").trim()
-    )
-}
-
-fn pause(millis: u64) {
-    let _ = rustix::thread::nanosleep(&rustix::time::Timespec {
-        tv_sec: 0,
-        tv_nsec: (millis * 1_000_000).cast_signed(),
-    });
 }

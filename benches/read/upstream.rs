@@ -1,8 +1,12 @@
-//! An upstream that answers at once and keeps nothing: what is measured is the broker's time and memory, not its own.
+//! An upstream that answers at once, or after a while that is stated, and keeps nothing but counts of what it was asked:
+//! what is measured is the broker's time and memory, not its own.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use tenure::app::Upstream;
 use tenure::clock::Clock;
 use tenure::lease::failure::Failure;
 use tenure::lease::upstream::{
@@ -15,11 +19,48 @@ use tenure::secret::{Credential, Secret};
 const TTL: Duration = Duration::from_secs(24 * 3600);
 
 #[derive(Clone)]
-pub(crate) struct Instant(pub(crate) Clock);
+pub(crate) struct Instant {
+    pub(crate) clock: Clock,
+    /// How long each answer takes.
+    pub(crate) latency: Duration,
+    pub(crate) calls: Arc<Calls>,
+}
+
+/// How often it was asked.
+#[derive(Default)]
+pub(crate) struct Calls {
+    pub(crate) created: AtomicU64,
+    pub(crate) read: AtomicU64,
+    pub(crate) revoked: AtomicU64,
+    /// For a login, a renewal, a look.
+    pub(crate) other: AtomicU64,
+}
 
 impl Instant {
+    pub(crate) fn new(clock: &Clock) -> Self {
+        Self { clock: clock.clone(), latency: Duration::ZERO, calls: Arc::default() }
+    }
+
+    /// It, with nothing beside it.
+    pub(crate) fn as_upstream(&self) -> Upstream {
+        let upstream = Arc::new(self.clone());
+        Upstream::new(Arc::clone(&upstream) as _, upstream)
+    }
+
+    fn answer<'a, T: Send + 'a>(&self, asked: &AtomicU64, value: T) -> BoxFuture<'a, T> {
+        asked.fetch_add(1, Ordering::Relaxed);
+        let latency = self.latency;
+        if latency.is_zero() {
+            return Box::pin(std::future::ready(value));
+        }
+        Box::pin(async move {
+            tokio::time::sleep(latency).await;
+            value
+        })
+    }
+
     fn minted<P>(&self, payload: P) -> Minted<P> {
-        Minted { payload, sent: self.0.now(), life: Life::Leased { ttl: TTL, renewable: true } }
+        Minted { payload, sent: self.clock.now(), life: Life::Leased { ttl: TTL, renewable: true } }
     }
 
     fn token(&self) -> Minted<Token> {
@@ -35,7 +76,7 @@ impl Instant {
     }
 
     fn renewed(&self) -> Renewed {
-        Renewed { sent: self.0.now(), ttl: TTL, renewable: true }
+        Renewed { sent: self.clock.now(), ttl: TTL, renewable: true }
     }
 }
 
@@ -54,13 +95,9 @@ pub(crate) fn answer(path: &str) -> Answer {
     }
 }
 
-fn at_once<'a, T: Send + 'a>(value: T) -> BoxFuture<'a, T> {
-    Box::pin(std::future::ready(value))
-}
-
 impl Login for Instant {
     fn login(&self, _: CallId) -> BoxFuture<'_, Result<Minted<Token>, Failure>> {
-        at_once(Ok(self.token()))
+        self.answer(&self.calls.other, Ok(self.token()))
     }
 
     fn describe(&self) -> String {
@@ -75,7 +112,7 @@ impl Source for Instant {
         _: &'a Token,
         _: &'a TokenSpec,
     ) -> BoxFuture<'a, Result<Minted<Token>, Failure>> {
-        at_once(Ok(self.token()))
+        self.answer(&self.calls.created, Ok(self.token()))
     }
 
     fn renew_token<'a>(
@@ -84,15 +121,15 @@ impl Source for Instant {
         _: &'a Token,
         _: Option<Duration>,
     ) -> BoxFuture<'a, Result<Renewed, Failure>> {
-        at_once(Ok(self.renewed()))
+        self.answer(&self.calls.other, Ok(self.renewed()))
     }
 
     fn lookup_token<'a>(&'a self, _: CallId, _: &'a Token) -> BoxFuture<'a, Result<(), Failure>> {
-        at_once(Ok(()))
+        self.answer(&self.calls.other, Ok(()))
     }
 
     fn revoke_token<'a>(&'a self, _: CallId, _: &'a Token) -> BoxFuture<'a, Result<(), Failure>> {
-        at_once(Ok(()))
+        self.answer(&self.calls.revoked, Ok(()))
     }
 
     fn revoke_accessor<'a>(
@@ -102,7 +139,7 @@ impl Source for Instant {
         _: Option<&'a str>,
         _: &'a str,
     ) -> BoxFuture<'a, Result<(), Failure>> {
-        at_once(Ok(()))
+        self.answer(&self.calls.revoked, Ok(()))
     }
 
     fn accessor_lives<'a>(
@@ -112,7 +149,7 @@ impl Source for Instant {
         _: Option<&'a str>,
         _: &'a str,
     ) -> BoxFuture<'a, Result<bool, Failure>> {
-        at_once(Ok(false))
+        self.answer(&self.calls.other, Ok(false))
     }
 
     fn lease_lives<'a>(
@@ -122,7 +159,7 @@ impl Source for Instant {
         _: Option<&'a str>,
         _: &'a str,
     ) -> BoxFuture<'a, Result<bool, Failure>> {
-        at_once(Ok(false))
+        self.answer(&self.calls.other, Ok(false))
     }
 
     fn read<'a>(
@@ -131,7 +168,7 @@ impl Source for Instant {
         _: &'a Token,
         key: &'a ReadKey,
     ) -> BoxFuture<'a, Result<Minted<Answer>, Failure>> {
-        at_once(Ok(self.minted(answer(&key.path))))
+        self.answer(&self.calls.read, Ok(self.minted(answer(&key.path))))
     }
 
     fn renew_lease<'a>(
@@ -141,7 +178,7 @@ impl Source for Instant {
         _: &'a str,
         _: Duration,
     ) -> BoxFuture<'a, Result<Renewed, Failure>> {
-        at_once(Ok(self.renewed()))
+        self.answer(&self.calls.other, Ok(self.renewed()))
     }
 
     fn sign<'a>(
@@ -151,7 +188,7 @@ impl Source for Instant {
         _: &'a TransitKey,
         _: &'a [u8],
     ) -> BoxFuture<'a, Result<Signed, Failure>> {
-        at_once(Ok(Signed { version: 1, signature: [0; 64] }))
+        self.answer(&self.calls.other, Ok(Signed { version: 1, signature: [0; 64] }))
     }
 
     fn public_keys<'a>(
@@ -160,7 +197,10 @@ impl Source for Instant {
         _: &'a Token,
         _: &'a TransitKey,
     ) -> BoxFuture<'a, Result<PublicKeys, Failure>> {
-        at_once(Ok(PublicKeys { least: 1, keys: BTreeMap::new(), sent: self.0.now() }))
+        self.answer(
+            &self.calls.other,
+            Ok(PublicKeys { least: 1, keys: BTreeMap::new(), sent: self.clock.now() }),
+        )
     }
 
     fn forget_connections(&self) {}

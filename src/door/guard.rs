@@ -5,7 +5,7 @@ use std::io::{self, Read as _, Write as _};
 use std::net::Ipv4Addr;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -127,7 +127,7 @@ pub(super) fn admit(connection: &Connection, request: &Request) -> Result<Who, B
         Some(token) if connection.doors.token.as_ref().is_some_and(|ours| ours.0.matches(token)) => {
             Who::Registrant
         }
-        Some(token) => match connection.doors.broker.runs().by_handle(token) {
+        Some(token) => match connection.run_of(token) {
             Some(Found::Active(run)) => match (run.registrant, &connection.caller) {
                 (Registrant::Uid(registrant), Caller::Unix { uid, .. }) if registrant != *uid => {
                     return refuse(
@@ -177,6 +177,22 @@ pub(super) fn admit(connection: &Connection, request: &Request) -> Result<Who, B
         }
     }
     Ok(who)
+}
+
+impl Connection {
+    /// The run that a handle stands for. One comparison tells whether it is the one of the last request; to find it among
+    /// all takes a hash of what was presented. A run that is over is asked for anew, and so is told apart from none.
+    fn run_of(&self, presented: &[u8]) -> Option<Found> {
+        let mut last = self.run.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(run) = last.upgrade().filter(|run| run.answers_to(presented)) {
+            return Some(Found::Active(run));
+        }
+        let found = self.doors.broker.runs().by_handle(presented);
+        if let Some(Found::Active(run)) = &found {
+            *last = Arc::downgrade(run);
+        }
+        found
+    }
 }
 
 /// What is looked for in a request's head, found in one pass over it. Of several values of a name the first one counts.

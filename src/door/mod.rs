@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
 
-use crate::broker::{Asker, Broker};
+use crate::broker::{Active, Asker, Broker};
 use crate::caller::Caller;
 use crate::lease::upstream::ReadKey;
 use crate::supervise::Supervisor;
@@ -85,6 +85,8 @@ pub(crate) struct Connection {
     pub(crate) refused: Option<&'static str>,
     /// The last target that could be parsed, and what it is: most ask for the same again and again.
     last: Mutex<Option<(Box<str>, ReadKey)>>,
+    /// The last run that a handle stood for: most present the same one again and again.
+    run: Mutex<Weak<Active>>,
     /// Counts when a request comes and when its answer is there: odd in between.
     beats: AtomicU64,
 }
@@ -131,6 +133,7 @@ impl Doors {
                 asker: asker.clone(),
                 refused: None,
                 last: Mutex::default(),
+                run: Mutex::default(),
                 beats: AtomicU64::new(0),
             };
             Some((stream, connection))
@@ -160,6 +163,7 @@ impl Doors {
             caller,
             refused,
             last: Mutex::default(),
+            run: Mutex::default(),
             beats: AtomicU64::new(0),
         })
     }

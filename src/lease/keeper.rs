@@ -202,10 +202,9 @@ impl<P: Clone + Send + Sync + 'static> Keeper<P> {
         Watch { shared: Arc::clone(&self.0), seen: self.0.published().version }
     }
 
-    /// What is held, if it is good enough, without waiting.
+    /// What is held, if it is good enough at `now`, without waiting.
     #[must_use]
-    pub fn peek(&self, min_left: Duration) -> Option<Taken<P>> {
-        let now = self.0.clock.now();
+    pub fn peek(&self, min_left: Duration, now: Moment) -> Option<Taken<P>> {
         let view = &self.0.published().view;
         match view.decide(min_left, view.standpoint(), now) {
             Verdict::Serve(freshness) => {
@@ -221,7 +220,7 @@ impl<P: Clone + Send + Sync + 'static> Keeper<P> {
     /// # Errors
     /// A [`Refusal`] that says why not; at the latest after `patience`.
     pub async fn get(&self, min_left: Duration, patience: Duration) -> Result<Taken<P>, Refusal> {
-        if let Some(taken) = self.peek(min_left) {
+        if let Some(taken) = self.peek(min_left, self.0.clock.now()) {
             return Ok(taken);
         }
         let stale =

@@ -120,6 +120,13 @@ impl Active {
         self.handle.as_ref()
     }
 
+    /// Whether `presented` is its handle, and it has not been closed. Compared in constant time.
+    #[must_use]
+    pub fn answers_to(&self, presented: &[u8]) -> bool {
+        !self.over.load(Ordering::Acquire)
+            && self.handle.as_ref().is_some_and(|handle| handle.matches(presented))
+    }
+
     /// When it must be over; `None` if it may go on.
     #[must_use]
     pub fn deadline(&self) -> Option<Until> {
@@ -183,5 +190,25 @@ impl Active {
 impl std::fmt::Debug for Active {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Active").field("run", &self.run.id).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::run::Kind;
+
+    #[test]
+    fn a_run_answers_to_its_handle_until_it_is_closed() {
+        let now = Moment::new(Duration::from_secs(1), Duration::from_secs(1_800_000_000));
+        let secrets = Secrets { handle: Some(Credential::new("tnr_ours".into())), task_token: None };
+        let (run, life) = (Run::new("run-1".into(), Kind::Api), Life::new(None, None));
+        let active = Active::new(run, 1, Registrant::Holder, None, life, now, secrets).expect("a run");
+        assert!(active.answers_to(b"tnr_ours"));
+        assert!(!active.answers_to(b"tnr_theirs") && !active.answers_to(b""));
+        assert_eq!(active.step(Event::End { cause: Cause::Ended }, now), Some(Act::Close));
+        assert!(!active.answers_to(b"tnr_ours"), "who presents it is to be told that it is over");
     }
 }

@@ -83,8 +83,23 @@ pub struct Journal(Option<Arc<Open>>);
 #[derive(Debug)]
 struct Open {
     path: PathBuf,
-    file: Mutex<File>,
+    state: Mutex<State>,
 }
+
+#[derive(Debug)]
+struct State {
+    file: File,
+    /// How long it is, in bytes.
+    length: u64,
+    /// The tokens that are not known to be gone, oldest first.
+    alive: Vec<Orphan>,
+}
+
+/// A file that is longer is written anew once most of what it tells of is gone.
+const LONG: u64 = 64 * 1024;
+
+/// About as long is what it tells of one token.
+const LINE: u64 = 128;
 
 impl Journal {
     /// Opens or makes the journal and returns what an earlier process left in it.
@@ -115,7 +130,9 @@ impl Journal {
             // The last line may be torn; what follows must not be glued to it.
             file.write_all(b"\n").map_err(refused)?;
         }
-        Ok((Self(Some(Arc::new(Open { path: path.to_owned(), file: Mutex::new(file) }))), orphans))
+        let length = file.metadata().map_err(refused)?.len();
+        let state = Mutex::new(State { file, length, alive: orphans.clone() });
+        Ok((Self(Some(Arc::new(Open { path: path.to_owned(), state }))), orphans))
     }
 
     /// Records a token, on disk, before it is used.
@@ -140,12 +157,55 @@ impl Journal {
         let written = tokio::task::spawn_blocking(move || {
             let mut text = serde_json::to_vec(&line)?;
             text.push(b'\n');
-            let mut file = open.file.lock().unwrap_or_else(PoisonError::into_inner);
-            file.write_all(&text)?;
-            if sync { file.sync_data() } else { Ok(()) }
+            let mut state = open.state.lock().unwrap_or_else(PoisonError::into_inner);
+            state.file.write_all(&text)?;
+            state.length += text.len() as u64;
+            state.take(line);
+            if state.length > LONG
+                && state.length / LINE > 4 * state.alive.len() as u64
+                && let Err(error) = state.anew(&open.path)
+            {
+                tracing::warn!(%error, "the orphan journal could not be written anew; it goes on as it is");
+                state.length = 0;
+            }
+            if sync { state.file.sync_data() } else { Ok(()) }
         });
         let written = written.await.unwrap_or_else(|panic| Err(io::Error::other(panic)));
         written.map_err(|source| JournalError::Io { path, source })
+    }
+}
+
+impl State {
+    fn take(&mut self, line: Line) {
+        match line {
+            Line::Token { accessor, kind, namespace } => {
+                self.alive.push(Orphan { accessor, kind, namespace });
+            }
+            Line::Gone { accessor } => self.alive.retain(|token| token.accessor != accessor),
+        }
+    }
+
+    /// Writes what is alive into a new file, which takes the place, and the lock, of the old one.
+    fn anew(&mut self, path: &Path) -> io::Result<()> {
+        let mut name = path.as_os_str().to_owned();
+        name.push(".new");
+        let beside = PathBuf::from(name);
+        // What an earlier try left is of no use.
+        let _ = std::fs::remove_file(&beside);
+        let mut file =
+            OpenOptions::new().read(true).append(true).create_new(true).mode(0o600).open(&beside)?;
+        let mut text = Vec::new();
+        for Orphan { accessor, kind, namespace } in &self.alive {
+            let (accessor, namespace) = (accessor.clone(), namespace.clone());
+            serde_json::to_writer(&mut text, &Line::Token { accessor, kind: *kind, namespace })?;
+            text.push(b'\n');
+        }
+        file.write_all(&text)?;
+        file.sync_data()?;
+        rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)?;
+        std::fs::rename(&beside, path)?;
+        (self.file, self.length) = (file, text.len() as u64);
+        Ok(())
     }
 }
 
@@ -180,6 +240,28 @@ mod tests {
             namespace: namespace.map(Into::into),
             made: None,
         }
+    }
+
+    #[tokio::test]
+    async fn a_long_journal_is_written_anew_and_forgets_nobody() {
+        let dir = tempfile::tempdir().expect("dir");
+        let path = dir.path().join("orphans");
+        let (journal, _) = Journal::open(&path).expect("new");
+        journal.record(&token("kept", Some("team")), TokenKind::Run).await.expect("recorded");
+        for number in 0..2_000 {
+            let accessor = format!("accessor-{number:04}");
+            journal.record(&token(&accessor, None), TokenKind::Run).await.expect("recorded");
+            journal.settle(&accessor).await;
+        }
+        let length = std::fs::metadata(&path).expect("file").len();
+        assert!(length <= LONG + 2 * LINE, "{length}");
+        assert!(matches!(Journal::open(&path), Err(JournalError::InUse { .. })), "it is still ours");
+        assert_eq!(std::fs::metadata(&path).expect("file").mode() & 0o777, 0o600);
+        drop(journal);
+        let (_, orphans) = Journal::open(&path).expect("again");
+        let known: Vec<_> =
+            orphans.iter().map(|orphan| (&*orphan.accessor, orphan.namespace.as_deref())).collect();
+        assert_eq!(known, [("kept", Some("team"))]);
     }
 
     #[tokio::test]

@@ -369,7 +369,7 @@ impl Runs {
             return Arc::clone(common.work_or(|| self.start_work(active)));
         }
         let mut run = Run::new(Arc::clone(&active.run.id), Kind::Process);
-        run.tags.insert("shared_by".into(), rule.name.as_str().into());
+        run.tags = Box::new([("shared_by".into(), rule.name.as_str().into())]);
         let life = Life::new(self.own.deadline(), None);
         let number = self.number();
         let made = Run::new_id().ok().and_then(|id| {
@@ -576,7 +576,7 @@ impl Common {
             state: facts.state.clone(),
             attempt: facts.attempt,
             task: self.task.clone(),
-            tags: facts.tags.clone(),
+            tags: facts.tags.clone().into_iter().collect(),
             ..Run::new(id, kind)
         }
     }

@@ -169,7 +169,7 @@ impl Runs {
         run.id = Run::new_id().map_err(random)?;
         run.standing = standing;
         run.subject = subject.map(Box::new);
-        run.tags = facts.tags;
+        run.tags = facts.tags.into_iter().collect();
 
         let now = common.clock.now();
         let cap = expires.filter(|_| common.subject_expiry == SubjectExpiry::Cap);

@@ -19,6 +19,10 @@ const AFTER_A_TASK: u32 = 4;
 /// How much later, at least.
 const LATER: Duration = Duration::from_secs(2);
 
+/// Questions to the platform that are due within so long are asked together: to wake up for each of ten thousand
+/// heartbeats costs more than to send them. Far less than the jitter of a schedule, and deadlines are not put off.
+const TOGETHER: Duration = Duration::from_millis(20);
+
 impl Runs {
     /// Looks at each run when its time has come.
     pub(super) async fn watch(self: Arc<Self>) {
@@ -85,8 +89,12 @@ impl Runs {
     pub(super) fn schedule(&self, active: &Arc<Active>) {
         let now = self.common.clock.now();
         // Timers count in milliseconds and must not fire a moment too early, again and again.
-        let at =
-            active.life(|life| life.wake_in(now)).map(|wake| now.mono() + wake + Duration::from_millis(1));
+        let after = |wait: Duration| now.mono() + wait + Duration::from_millis(1);
+        let (wake, deadline) = active.life(|life| (life.wake_in(now), life.deadline()));
+        let at = wake.map(|wake| {
+            let asked = together(after(wake));
+            deadline.map_or(asked, |deadline| asked.min(after(deadline.left(now))))
+        });
         let mut registry = self.registry();
         let before = registry.next_look();
         registry.look_at(active, at);
@@ -232,6 +240,13 @@ impl Runs {
     }
 }
 
+/// When to look at a run that has a question due at `at`: with all others that have one due by then.
+fn together(at: Duration) -> Duration {
+    let slice = TOGETHER.as_nanos();
+    let end = at.as_nanos().div_ceil(slice) * slice;
+    u64::try_from(end).map_or(at, Duration::from_nanos)
+}
+
 /// Whether a run ends with what started it.
 fn follows(active: &Active) -> bool {
     active.rule.as_ref().is_none_or(|rule| rule.ends_with_parent)
@@ -241,5 +256,19 @@ async fn sleep(wait: Option<Duration>) {
     match wait {
         Some(wait) => tokio::time::sleep(wait).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn questions_of_the_same_moment_are_looked_at_together_and_none_too_early() {
+        let millis = Duration::from_millis;
+        for (at, looked) in [(0, 0), (1, 20), (19, 20), (20, 20), (21, 40), (10_001, 10_020)] {
+            assert_eq!(together(millis(at)), millis(looked), "{at} ms");
+        }
+        assert_eq!(together(Duration::MAX), Duration::MAX);
     }
 }

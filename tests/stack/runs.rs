@@ -226,7 +226,7 @@ fn what_is_asserted_gains_nothing(server: &Server) {
 }
 
 fn a_task_that_is_stopped_loses_everything_within_seconds(server: &Server) {
-    let broker = setup(server, ANY).start();
+    let broker = setup(server, ANY).set("run", "token_role", "run-worker").start();
     let workflow = Workflow::new(server);
     // The worker's own heartbeats are rare: it is the broker that notices.
     let mut worker = Worker::start(&workflow, HOLDING, &broker.unix(), None, &[("HEARTBEAT_EVERY", "10")]);
@@ -292,7 +292,7 @@ fn a_retry_is_another_run_with_another_credential(server: &Server) {
 }
 
 fn the_tutorial_runs_under_the_broker(server: &Server) {
-    let broker = setup(server, ANY).start();
+    let broker = setup(server, ANY).set("run", "token_role", "run-worker").start();
     let workflow = Workflow::new(server);
     let tcp = broker.path("token");
     let (place, file) = match server.flavor {
@@ -302,7 +302,7 @@ fn the_tutorial_runs_under_the_broker(server: &Server) {
     let mut worker = Worker::start(&workflow, TUTORIAL, &place, file, &[]);
     let execution = workflow.start(1);
     let output = execution.output();
-    assert_eq!(output["payment"]["charged"], "first order", "{output}\n{}", worker.log());
+    assert_eq!(output["payment"]["charged"], 1, "{output}\n{}", worker.log());
     // Each is asked for, and done.
     wait_until("both runs are over", SOON, || broker.audited("run.end") == 4);
     wait_until("and confirmed", SOON, || broker.audited("revoke.confirmed") == 2);
