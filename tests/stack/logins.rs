@@ -1,6 +1,6 @@
 //! The other logins: AppRole, JWT, TLS certificate, a token in a file, and the choice among them.
 //!
-//! Each test mounts its own method, so that they can run beside one another on the shared servers. The Kubernetes method
+//! Each test mounts its own method, so that they can run beside one another. The Kubernetes method
 //! needs a cluster to ask, and is not part of the Vault that is built here: what it shares with JWT is proven by that.
 
 use std::path::Path;
