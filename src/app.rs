@@ -1,5 +1,6 @@
 //! The composition: the one place that names the adapters and puts all parts together.
 
+mod login;
 pub mod subject;
 
 use std::io::Read as _;
@@ -17,13 +18,11 @@ use crate::broker::Broker;
 use crate::clock::Clock;
 use crate::config::{self, AuditSink, Config, RunEnv};
 use crate::door::{Doors, ListenError, LocalToken, UnixDoor, UnixOptions};
-use crate::identity::aws::{Assume, AwsLogin, AwsLoginConfig, Session, Work};
 use crate::lease::failure::Failure;
 use crate::lease::upstream::{Login, ReadKey, Source};
 use crate::metrics::Metrics;
 use crate::policy::rules::Rules;
 use crate::policy::{Admission, Allow};
-use crate::run::arn::ExecutionArn;
 use crate::run::request::Request;
 use crate::run::subject::Issuers;
 use crate::run::workflow::{EcsTask, Workflow};
@@ -106,10 +105,11 @@ impl Upstream {
         Self { login, source, workflow: None, issuers: None }
     }
 
-    /// Vault or OpenBao, by AWS IAM; sessions of roles that are assumed for it are named after `run`.
+    /// Vault or OpenBao, by the login that is configured; sessions of AWS roles that are assumed for it are named after
+    /// `run`.
     ///
     /// # Errors
-    /// An address that leads nowhere. Nothing is connected yet.
+    /// An address that leads nowhere, or no login of several whose means are at hand. Nothing is connected yet.
     pub fn vault(config: &Config, run: &Process, clock: &Clock) -> Result<Self, AppError> {
         let vault = &config.vault;
         let client = VaultClient::new(
@@ -128,49 +128,14 @@ impl Upstream {
             clock.clone(),
         );
         let client = Arc::new(client.map_err(AppError::Upstream)?);
-        let config::Login::Aws(aws) = &config.login;
-        let login = AwsLogin::new(
-            Arc::clone(&client),
-            AwsLoginConfig {
-                mount: aws.mount.clone(),
-                role: aws.role.clone(),
-                region: aws.region.clone(),
-                fips: aws.fips,
-                server_id: aws.server_id.clone(),
-                assume: assumed(&aws.assume, run),
-            },
-        );
-        let workflow = StepFunctions::new(aws.region.clone());
+        let workflow = StepFunctions::new(config.login.aws().and_then(|aws| aws.region.clone()));
+        let login = login::of(&config.login, &client, run)?;
         Ok(Self {
             workflow: Some(Arc::new(workflow)),
             issuers: subject::issuers(&config.subject).map_err(AppError::Upstream)?,
-            ..Self::new(Arc::new(login), Arc::new(VaultSource::new(client)))
+            ..Self::new(login, Arc::new(VaultSource::new(client)))
         })
     }
-}
-
-/// The roles that are assumed before the login, their sessions named after the run.
-fn assumed(roles: &[config::Assume], Process { id, env }: &Process) -> Vec<Assume> {
-    let facts = &env.facts;
-    let commit = facts.tags.get("git_commit").or_else(|| facts.tags.get("commit"));
-    let session = Session::of(&Work {
-        run: id,
-        execution_arn: facts.execution.as_ref().map(ExecutionArn::as_str),
-        state_machine: facts.execution.as_ref().map(ExecutionArn::state_machine),
-        state: facts.state.as_deref(),
-        // Whoever the run acts for is not verified yet.
-        subject: None,
-        git_commit: commit.map(|commit| &**commit),
-    });
-    let assume = |role: &config::Assume| Assume {
-        role_arn: role.role_arn.clone(),
-        external_id: role.external_id.clone(),
-        session_name: role.session_name.clone().unwrap_or_else(|| session.name.clone()),
-        source_identity: role.source_identity.then(|| session.source_identity.clone()),
-        tags: if role.session_tags { session.tags.clone() } else { Vec::new() },
-        duration: role.duration,
-    };
-    roles.iter().map(assume).collect()
 }
 
 /// The run that the process itself is: a new id, and what its environment says of it.
@@ -491,6 +456,7 @@ async fn heartbeat(broker: Arc<Broker>, clock: Clock) {
         if apart > JUMP {
             broker.runs().clock_jumped(apart);
         }
+        broker.runs().look_at_login();
         beats = beats.wrapping_add(1);
         if beats.is_multiple_of(SWEEP_EVERY) {
             broker.runs().sweep();

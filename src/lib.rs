@@ -44,7 +44,7 @@
 //! | [`broker`] | one read, from the caller to the receipt; runs, as those see them who register them |
 //! | [`door`] | the Vault API on a Unix socket and on loopback TCP, and the pages about runs |
 //! | [`aws`], `https` | what adapters connect with: every AWS SDK client of ours, and everything else: one TLS stack, one reading of what failed |
-//! | [`vault`], [`identity`], [`source`] | adapters: the client to Vault, the AWS IAM login, Vault as a source, and a small Vault in memory |
+//! | [`vault`], [`identity`], [`source`] | adapters: the client to Vault, the logins (AWS IAM and others), Vault as a source, and a small Vault in memory |
 //! | [`workflow`], [`subject`] | adapters: Step Functions and the ECS task metadata endpoint; whose tokens are believed |
 //! | [`config`] | file, environment and flags, checked as a whole |
 //! | [`app`] | the composition: the only module that names adapters |

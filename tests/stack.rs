@@ -37,6 +37,8 @@ mod faults;
 mod leases;
 #[path = "stack/login.rs"]
 mod login;
+#[path = "stack/logins.rs"]
+mod logins;
 #[path = "stack/namespaces.rs"]
 mod namespaces;
 #[path = "stack/records.rs"]

@@ -69,6 +69,7 @@ impl Instant {
             accessor: "0e9e354a520df04867c874cd6a1ee8d0".into(),
             policies: vec!["default".into(), "orders".into()],
             orphan: true,
+            lent: false,
             namespace: None,
             made: None,
         })

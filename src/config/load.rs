@@ -78,7 +78,7 @@ pub fn parse(
             return Err(Problems::new(problems));
         }
     };
-    let config = validate::config(&raw, &document, &spoiled, &mut problems);
+    let config = validate::config(&raw, &document, &spoiled, environment, &mut problems);
     match config {
         Some(config) if problems.is_empty() => {
             let settings = settings(&config, &document);

@@ -8,6 +8,7 @@ mod context;
 mod document;
 mod environment;
 mod load;
+mod login;
 mod nearest;
 mod path;
 mod problem;
@@ -31,6 +32,7 @@ use crate::policy::rules::{Rule, Verification};
 pub use context::RunEnv;
 pub use environment::{Environment, Overrides};
 pub use load::{Loaded, load, parse};
+pub use login::{AppRoleLogin, AutoLogin, CertLogin, JwtLogin, Login, Method, RoleId, TokenLogin};
 pub use path::{PathError, SecretPath};
 pub use problem::{Origin, Problem, Problems};
 pub use rules::Workflow;
@@ -92,13 +94,6 @@ pub struct ClientCertificate {
     pub cert: PathBuf,
     /// Its private key, PEM.
     pub key: PathBuf,
-}
-
-/// How the process logs in to Vault.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Login {
-    /// By AWS IAM: a signed `sts:GetCallerIdentity`.
-    Aws(AwsLogin),
 }
 
 /// The AWS IAM login.

@@ -5,6 +5,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 
 use super::LogFormat;
+use super::login::{Named, RawAppRole, RawCert, RawJwt, RawKubernetes, RawToken};
 use super::rules::{RawRule, RawWorkflow};
 use super::subject::RawSubject;
 use crate::policy::rules::Verification;
@@ -68,8 +69,22 @@ pub(crate) struct RawVault {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct RawAuth {
+    /// Which method is used: the name of its table, or "auto" for the first of those that have a table whose means are at
+    /// hand when the process starts, in the order aws, kubernetes, jwt, cert, approle, token. Default: the only one that
+    /// has a table. Environment: TENURE_AUTH_METHOD.
+    pub(crate) method: Option<Named>,
     /// By AWS IAM: a signed sts:GetCallerIdentity.
     pub(crate) aws: Option<RawAws>,
+    /// By the token of a Kubernetes service account.
+    pub(crate) kubernetes: Option<RawKubernetes>,
+    /// By a JWT in a file.
+    pub(crate) jwt: Option<RawJwt>,
+    /// By the TLS client certificate: vault.client_cert.
+    pub(crate) cert: Option<RawCert>,
+    /// By a role id and a secret id.
+    pub(crate) approle: Option<RawAppRole>,
+    /// By a token that somebody else made, in a file.
+    pub(crate) token: Option<RawToken>,
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -291,6 +306,7 @@ pub(crate) const VARIABLES: &[(&str, &str)] = &[
     ("VAULT_CLIENT_CERT", "vault.client_cert"),
     ("VAULT_CLIENT_KEY", "vault.client_key"),
     ("VAULT_TLS_SERVER_NAME", "vault.tls_server_name"),
+    ("TENURE_AUTH_METHOD", "vault.auth.method"),
     ("TENURE_AUTH_ROLE", "vault.auth.aws.role"),
     ("TENURE_TOKEN_ROLE", "run.token_role"),
     ("TENURE_SOCKET", "listen.unix.path"),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::document::Document;
 use super::problem::Origin;
-use super::{Allow, AuditSink, Config, LogFormat, Login, subject};
+use super::{Allow, AuditSink, Config, LogFormat, login, subject};
 use crate::policy::rules::Verification;
 
 /// A setting, as it is in effect.
@@ -31,21 +31,7 @@ pub(crate) fn settings(config: &Config, document: &Document) -> Vec<Setting> {
     list.text("vault.tls_server_name", vault.tls_server_name.as_ref());
     list.duration("vault.connect_timeout", vault.connect_timeout);
     list.duration("vault.request_timeout", vault.request_timeout);
-    let Login::Aws(aws) = &config.login;
-    list.text("vault.auth.aws.role", Some(&aws.role));
-    list.text("vault.auth.aws.mount", Some(&aws.mount));
-    list.text("vault.auth.aws.server_id", aws.server_id.as_ref());
-    list.text("vault.auth.aws.region", aws.region.as_ref());
-    list.plain("vault.auth.aws.fips", &aws.fips);
-    for (i, hop) in aws.assume.iter().enumerate() {
-        let key = |name: &str| format!("vault.auth.aws.assume[{i}].{name}");
-        list.text(&key("role_arn"), Some(&hop.role_arn));
-        list.text(&key("external_id"), hop.external_id.as_ref());
-        list.text(&key("session_name"), hop.session_name.as_ref());
-        list.plain(&key("source_identity"), &hop.source_identity);
-        list.plain(&key("session_tags"), &hop.session_tags);
-        list.duration(&key("duration"), hop.duration);
-    }
+    login::settings(&config.login, &mut list);
     list.text("run.token_role", config.run.token_role.as_ref());
     list.duration("run.ttl", config.run.ttl);
     list.path("run.journal", config.run.journal.as_deref());

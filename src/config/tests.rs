@@ -54,7 +54,7 @@ fn what_is_left_out_has_its_default() {
     let Loaded { config, run, .. } = loaded(LEAST, &[]).unwrap();
     assert_eq!(config.vault.address, "https://vault.internal:8200");
     assert_eq!(config.vault.request_timeout, Duration::from_secs(10));
-    let Login::Aws(aws) = &config.login;
+    let aws = config.login.aws().unwrap();
     assert_eq!((aws.mount.as_str(), aws.fips, &aws.region), ("aws", false, &None));
     assert_eq!(config.run.journal.as_deref(), Some(Path::new("/var/log/tenure/audit.jsonl.orphans")));
     let unix = config.listen.unix.unwrap();
@@ -160,6 +160,49 @@ fn a_subject_is_configured_by_issuer() {
     assert_eq!(of("subject.issuer[0].kinds.agent"), "[\"assistant\"] (tenure.toml:25)");
     assert_eq!(of("subject.issuer[1].timeout"), "\"5s\" (default)");
     assert_eq!(loaded(LEAST, &[]).unwrap().config.subject, Subject::default());
+}
+
+#[test]
+fn a_login_is_the_one_that_is_configured_or_named() {
+    let good = include_str!("../../tests/fixtures/config/logins_good.toml");
+    let Loaded { config, settings, .. } = loaded(good, &[]).unwrap();
+    assert_eq!(config.login.aws().and_then(|aws| aws.region.as_deref()), Some("eu-west-1"));
+    let Login::Auto(auto) = config.login else { panic!("not auto") };
+    let order: Vec<_> = auto.candidates.iter().map(Method::word).collect();
+    assert_eq!(order, ["aws", "kubernetes", "jwt", "cert", "approle", "token"]);
+    let files: Vec<_> = auto.candidates.iter().map(Method::file).collect();
+    assert_eq!(files[1], Some(Path::new("/var/run/secrets/kubernetes.io/serviceaccount/token")));
+    assert_eq!(files[3], Some(Path::new("/run/tls/client.pem")));
+    assert_eq!(auto.aws, None);
+    let of = |key: &str| {
+        let setting = settings.iter().find(|setting| setting.key == key).unwrap();
+        format!("{} ({})", setting.value, setting.origin)
+    };
+    assert_eq!(of("vault.auth.approle.wrapped"), "true (tenure.toml:13)");
+    assert_eq!(of("vault.auth.cert.mount"), "\"cert\" (default)");
+
+    // On ECS, on a function, in a pod: what is in the environment there.
+    for name in ["AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_ACCESS_KEY_ID", "AWS_WEB_IDENTITY_TOKEN_FILE"]
+    {
+        let Login::Auto(auto) = loaded(good, &[(name, "x")]).unwrap().config.login else {
+            panic!("not auto")
+        };
+        assert_eq!(auto.aws, Some(name));
+    }
+    for word in ["aws", "kubernetes", "jwt", "cert", "approle", "token"] {
+        let Loaded { config, settings, .. } = loaded(good, &[("TENURE_AUTH_METHOD", word)]).unwrap();
+        let Login::By(method) = config.login else { panic!("not {word}") };
+        assert_eq!(method.word(), word);
+        let others = settings.iter().filter(|setting| {
+            let rest = setting.key.strip_prefix("vault.auth.");
+            rest.is_some_and(|rest| rest != "method" && !rest.starts_with(word))
+        });
+        assert_eq!(others.count(), 0, "what is not used is not in effect");
+    }
+    // A token that is revoked at the end may carry the leases itself.
+    let revoked = good.replace("vault-token\"", "vault-token\"\nrevoke = true");
+    let revoked = revoked.replace("[run]\ntoken_role = \"run\"", "");
+    assert_eq!(loaded(&revoked, &[]).unwrap().config.run.token_role, None);
 }
 
 #[test]

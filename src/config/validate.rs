@@ -10,6 +10,7 @@ use std::time::Duration;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use super::document::Document;
+use super::environment::Environment;
 use super::path::SecretPath;
 use super::problem::Problem;
 use super::raw::{
@@ -17,7 +18,7 @@ use super::raw::{
     RawVault, variable_of,
 };
 use super::{
-    Allow, AuditSink, AwsLogin, Cache, ClientCertificate, Config, Listen, Log, Login, Peer, Run, Shutdown,
+    Allow, AuditSink, AwsLogin, Cache, ClientCertificate, Config, Listen, Log, Peer, Run, Shutdown,
     TcpListen, UnixListen, Vault,
 };
 
@@ -34,11 +35,13 @@ pub(crate) fn config(
     raw: &RawConfig,
     document: &Document,
     spoiled: &BTreeSet<String>,
+    environment: &Environment,
     problems: &mut Vec<Problem>,
 ) -> Option<Config> {
     let mut check = Check { document, spoiled, problems };
     let vault = check.vault(&raw.vault);
-    let login = check.login(raw.vault.auth.aws.as_ref());
+    let token_role = raw.run.token_role.is_some();
+    let login = check.login(&raw.vault, vault.as_ref(), token_role, environment);
     let audit = check.audit(&raw.audit);
     let listen = check.listen(&raw.listen);
     let run = check.run(raw, audit.as_ref());
@@ -67,8 +70,8 @@ pub(crate) fn config(
 }
 
 pub(super) struct Check<'a> {
-    document: &'a Document,
-    spoiled: &'a BTreeSet<String>,
+    pub(super) document: &'a Document,
+    pub(super) spoiled: &'a BTreeSet<String>,
     problems: &'a mut Vec<Problem>,
 }
 
@@ -107,18 +110,14 @@ impl Check<'_> {
         })
     }
 
-    fn login(&mut self, raw: Option<&RawAws>) -> Option<Login> {
+    pub(super) fn aws(&mut self, raw: Option<&RawAws>) -> Option<AwsLogin> {
         const KEY: &str = "vault.auth.aws.role";
         let none = RawAws::default();
         let raw = raw.unwrap_or(&none);
         let role =
             self.required(KEY, raw.role.as_deref(), "the role of Vault's AWS auth method to log in to");
         let role = role.and_then(|role| self.name(KEY, role, "/"));
-        let mount = raw.mount.as_deref().unwrap_or("aws").trim_matches('/');
-        let mount = match mount.strip_prefix("auth/") {
-            Some(rest) => self.refuse("vault.auth.aws.mount", format!("leave \"auth/\" out: {rest:?}")),
-            None => self.mountlike("vault.auth.aws.mount", mount),
-        };
+        let mount = self.mount("vault.auth.aws.mount", raw.mount.as_deref(), "aws");
         let server_id = raw.server_id.as_deref();
         let region = raw.region.as_deref().and_then(|region| {
             let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
@@ -131,14 +130,14 @@ impl Check<'_> {
         });
         let server_id = server_id.and_then(|id| self.name("vault.auth.aws.server_id", id, ""));
         let assume = self.assume(&raw.assume);
-        Some(Login::Aws(AwsLogin {
+        Some(AwsLogin {
             role: role?,
             mount: mount?,
             server_id,
             region,
             fips: raw.fips.unwrap_or(false),
             assume,
-        }))
+        })
     }
 
     fn run(&mut self, raw: &RawConfig, audit: Option<&AuditSink>) -> Run {

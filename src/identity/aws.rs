@@ -23,9 +23,10 @@ pub use self::assume::Assume;
 use self::assume::{Hop, Sts};
 use self::chain::Chain;
 pub use self::session::{Session, Work};
-use crate::lease::failure::{Class, Failure};
+use super::exchange::{self, Explained, Place};
+use crate::lease::failure::Failure;
 use crate::lease::upstream::{BoxFuture, CallId, Login, Minted, Token};
-use crate::vault::{Ask, CONTROL_LIMIT, VaultClient, advised};
+use crate::vault::VaultClient;
 
 /// How to log in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -142,33 +143,20 @@ impl AwsLogin {
             iam_request_body: STANDARD.encode(sign::BODY),
             iam_request_headers: STANDARD.encode(&*signed),
         };
-        let ask = Ask { call: &call, token: None, namespace: None, index: None, limit: CONTROL_LIMIT };
-        let sent = self.client.execute(ask, &request).await;
-        request.iam_request_headers.zeroize();
-        let reply = sent?;
-        if reply.status.is_success() {
-            let cure = format!("token_type=service and token_num_uses=0 on auth/{mount}/role/{role}");
-            return self.client.token(&call, &reply, None, &cure).await;
-        }
-        let failure = reply.failure();
-        let login =
+        let path = format!("auth/{mount}/role/{role}");
+        let place = Place { method: "aws", mount, role: &path };
+        let attempt =
             refusal::Attempt { mount, role, region: &region, access_key: credentials.access_key_id() };
-        Err(match refusal::explained(&login, failure.status.unwrap_or(0), &reply.errors()) {
-            Some(refusal::Explained { class, cure, credentials }) => {
-                if credentials {
-                    self.forget();
-                }
-                advised(failure, &cure).decided(class)
+        let explain = |_, said: &str| {
+            let refusal::Explained { class, cure, credentials } = refusal::explained(&attempt, said)?;
+            if credentials {
+                self.forget();
             }
-            // A login has no token that could be lost or lack a capability. What is not Vault's answer, but a proxy's, is
-            // a wrong address most often: that ends the process at its start.
-            None if matches!(failure.class, Class::Forbidden | Class::NotFound)
-                || matches!(failure.status, Some(401 | 407)) =>
-            {
-                failure.decided(Class::Permanent)
-            }
-            None => failure,
-        })
+            Some(Explained { class, cure })
+        };
+        let result = exchange::login(&self.client, &call, &place, &request, explain).await;
+        request.iam_request_headers.zeroize();
+        result
     }
 }
 

@@ -112,6 +112,7 @@ struct Inbox {
     suspect: Option<u64>,
     judge: bool,
     retry: bool,
+    outdated: bool,
     until: Option<Until>,
     end: bool,
 }
@@ -289,6 +290,11 @@ impl<P: Clone + Send + Sync + 'static> Keeper<P> {
         self.tell(|inbox| inbox.retry = true);
     }
 
+    /// What is held was made from something that has been replaced since: another is made now.
+    pub fn outdated(&self) {
+        self.tell(|inbox| inbox.outdated = true);
+    }
+
     /// It is needed until then: the run that it belongs to was extended.
     pub fn extend(&self, until: Until) {
         self.tell(|inbox| inbox.until = Some(until));
@@ -448,6 +454,9 @@ impl<P> Shared<P> {
         }
         if news.retry {
             events.push(Event::Retry);
+        }
+        if news.outdated {
+            events.push(Event::Outdated);
         }
         if news.end {
             events.push(Event::End);

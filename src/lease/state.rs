@@ -89,6 +89,9 @@ pub enum Event<P> {
     },
     /// What stood in the way of the last try is gone: the next one need not wait for its delay.
     Retry,
+    /// What is held was made from something that has been replaced since: make another now, and keep this one until it
+    /// is there. Where that fails it goes on as before, and whoever sees the change says so again, if another try may help.
+    Outdated,
     /// It is needed until then: the run that it belongs to was extended.
     Extend {
         /// Instead of the [`Terms::until`] that it was made with.
@@ -236,6 +239,7 @@ impl<P: Clone> Lease<P> {
             Event::Parent { view, roll } => self.parent_changed(view, roll, now),
             Event::Suspect { seq } => self.suspected |= self.held().is_some_and(|held| held.seq == seq),
             Event::Retry => self.retry(),
+            Event::Outdated => self.outdated(now),
             Event::Extend { until, roll } => self.extend(until, roll, now),
             Event::End => self.ending = true,
         }
@@ -346,6 +350,14 @@ impl<P: Clone> Lease<P> {
         if let Phase::Failed { .. } = self.phase {
             self.recovered();
             self.phase = if self.terms.keep { Phase::Parked } else { Phase::Idle };
+        }
+    }
+
+    /// While a call is under way nothing is planned: its answer would plan anew. Who sees to it asks again.
+    fn outdated(&mut self, now: Moment) {
+        if let Phase::Holding { held, call: None } = &mut self.phase {
+            Arc::make_mut(held).due = Some((Act::Rotate, Until::new(now, Duration::ZERO)));
+            self.wanted = true;
         }
     }
 

@@ -73,6 +73,9 @@ pub struct Token {
     pub policies: Vec<String>,
     /// Whether it outlives the token that made it.
     pub orphan: bool,
+    /// Whether it belongs to somebody else, who made it, may use it beside us and sees to its end: it is neither
+    /// journaled nor revoked.
+    pub lent: bool,
     /// The namespace that it was made in, and in which every call with it or about it is made; `None`: the client's own.
     /// A whole path without slashes at its ends: `team-a/orders`. Empty: the root.
     pub namespace: Option<Arc<str>>,
@@ -95,6 +98,7 @@ impl fmt::Debug for Token {
         f.debug_struct("Token")
             .field("policies", &self.policies)
             .field("orphan", &self.orphan)
+            .field("lent", &self.lent)
             .field("namespace", &self.namespace)
             .finish_non_exhaustive()
     }
@@ -191,6 +195,12 @@ pub trait Login: Send + Sync + 'static {
 
     /// The method and what identifies it, for `status` and the log: `aws role orders at auth/aws`.
     fn describe(&self) -> String;
+
+    /// Whether the last login was made with something that has been replaced since, such as a file that holds another
+    /// token now: then there is to be a login at once. Asked every second, so it must be cheap and not wait.
+    fn is_outdated(&self) -> bool {
+        false
+    }
 }
 
 /// Everything else that is asked of upstream.

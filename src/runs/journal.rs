@@ -236,6 +236,7 @@ mod tests {
             accessor: accessor.into(),
             policies: vec![],
             orphan: true,
+            lent: false,
             namespace: namespace.map(Into::into),
             made: None,
         }

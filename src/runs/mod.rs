@@ -148,6 +148,7 @@ pub struct Runs {
     pub login: TokenKeeper,
     /// How we log in, for a person.
     pub method: String,
+    by: Arc<dyn Login>,
     own: Arc<Active>,
     registry: Mutex<Registry>,
     /// What runs of a rule share, by the rule's name, and how many of them there are.
@@ -245,6 +246,7 @@ impl Runs {
             clock.now(),
             Secrets::default(),
         )?;
+        let by = Arc::clone(&login);
         let performer = Arc::new(LoginPerformer { login, context: common.context(&plain) });
         let login =
             Keeper::start("login", token_terms(None), None, performer, clock.clone(), &common.supervisor);
@@ -252,6 +254,7 @@ impl Runs {
         let runs = Arc::new(Self {
             login,
             method,
+            by,
             own: Arc::new(own),
             registry: Mutex::default(),
             shared: Mutex::default(),
@@ -455,6 +458,13 @@ impl Runs {
             if let Some(work) = common.work() {
                 work.judge();
             }
+        }
+    }
+
+    /// Logs in again where what the last login was made with has been replaced.
+    pub fn look_at_login(&self) {
+        if self.by.is_outdated() {
+            self.login.outdated();
         }
     }
 

@@ -64,7 +64,12 @@ impl Context {
 
     /// Takes a new token into the journal; one that cannot be recorded is revoked and not used.
     async fn recorded(&self, minted: Minted<Token>, kind: TokenKind) -> Result<Minted<Arc<Token>>, Failure> {
-        let Err(error) = self.journal.record(&minted.payload, kind).await else {
+        // What is lent is not for the next start to revoke.
+        let recorded = match minted.payload.lent {
+            true => Ok(()),
+            false => self.journal.record(&minted.payload, kind).await,
+        };
+        let Err(error) = recorded else {
             let Minted { payload, sent, life } = minted;
             return Ok(Minted { payload: Arc::new(payload), sent, life });
         };
@@ -193,6 +198,11 @@ async fn check(context: &Context, token: &Token) -> Result<(), Failure> {
 }
 
 async fn end_login(context: &Context, token: &Token) -> Result<(), Failure> {
+    if token.lent {
+        let entry = Entry::done(Event::LoginEnd).run(&context.stamp);
+        context.audit.note(&entry.detail("not revoked: the login token is somebody else's"));
+        return Ok(());
+    }
     context.revoke(token, "login token").await?;
     match context.source.lookup_token(context.call(), token).await {
         Err(failure) if failure.class == Class::TokenLost => context.confirmed("login token"),

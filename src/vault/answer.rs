@@ -104,9 +104,56 @@ pub(super) fn token_from(
 ) -> Result<Minted<Token>, Failure> {
     // No token can be had where that is the answer, so that a wrong address ends the process at its start.
     let auth = Auth::of(reply).map_err(|failure| failure.decided(Class::Permanent))?;
-    let unfit = |what: &str| {
-        Err(reply.broken(Class::Permanent, format!("{} brought {what}: set {cure}", reply.subject())))
+    let mut minted = fit(auth, reply, &format!("{} brought", reply.subject()), &format!("set {cure}"))?;
+    minted.payload.namespace = namespace.cloned();
+    minted.payload.made = Some(Made { at: reply.received, index: consistency::index(&reply.headers) });
+    Ok(minted)
+}
+
+/// The token that `reply`, to its `auth/token/lookup-self`, is about: made by somebody else, and with what is left of its
+/// life. It is [`Token::lent`] until its user says otherwise. `what` is what it is called in a message, and `cure` a
+/// sentence's rest that says how to get one that fits.
+///
+/// # Errors
+/// [`Class::Permanent`] if it is not a service token that can be used without limit and ends by itself.
+pub(crate) fn looked_up(
+    reply: &Reply,
+    credential: Credential,
+    what: &str,
+    cure: &str,
+) -> Result<Minted<Token>, Failure> {
+    /// The member `data`: the same facts under other names than in a login's answer.
+    #[derive(Deserialize)]
+    struct Facts {
+        accessor: Option<String>,
+        policies: Option<Vec<String>>,
+        ttl: Option<u64>,
+        renewable: Option<bool>,
+        r#type: Option<String>,
+        num_uses: Option<i64>,
+        orphan: Option<bool>,
+    }
+    let data = Envelope::of(reply)?.data.ok_or_else(|| not_vault(reply))?;
+    let facts: Facts = serde_json::from_str(data.get()).map_err(|_| not_vault(reply))?;
+    let auth = Auth {
+        client_token: Some(credential),
+        accessor: facts.accessor,
+        policies: facts.policies,
+        token_policies: None,
+        lease_duration: facts.ttl,
+        renewable: facts.renewable,
+        token_type: facts.r#type,
+        num_uses: facts.num_uses,
+        orphan: facts.orphan,
     };
+    let mut minted = fit(auth, reply, &format!("{what} is"), cure)?;
+    minted.payload.lent = true;
+    Ok(minted)
+}
+
+/// The token, if it is fit to make others and to be revoked.
+fn fit(auth: Auth, reply: &Reply, begin: &str, cure: &str) -> Result<Minted<Token>, Failure> {
+    let unfit = |what: &str| Err(reply.broken(Class::Permanent, format!("{begin} {what}: {cure}")));
     let batch = auth.token_type.as_deref() == Some("batch");
     if batch {
         return unfit("a batch token, which can make no other tokens and cannot be revoked");
@@ -128,8 +175,9 @@ pub(super) fn token_from(
         accessor,
         policies: auth.token_policies.or(auth.policies).unwrap_or_default(),
         orphan: auth.orphan.unwrap_or(false),
-        namespace: namespace.cloned(),
-        made: Some(Made { at: reply.received, index: consistency::index(&reply.headers) }),
+        lent: false,
+        namespace: None,
+        made: None,
     };
     let life = Life::Leased { ttl, renewable: auth.renewable.unwrap_or(false) };
     Ok(Minted { payload: token, sent: reply.sent, life })

@@ -1,4 +1,4 @@
-//! Endpoints that `vaultrs` lacks.
+//! Endpoints that `vaultrs` lacks, or spells otherwise than Vault does.
 
 use rustify_derive::Endpoint;
 
@@ -16,4 +16,15 @@ pub(crate) struct RenewLeaseRequest {
     pub(crate) lease_id: String,
     /// In seconds.
     pub(crate) increment: u64,
+}
+
+/// `auth/<mount>/login` of the certificate method, which calls the role `name`:
+/// <https://developer.hashicorp.com/vault/api-docs/auth/cert#login-with-tls-certificate-method>.
+#[derive(Endpoint)]
+#[endpoint(path = "/auth/{self.mount}/login", method = "POST")]
+pub(crate) struct CertLoginRequest {
+    #[endpoint(skip)]
+    pub(crate) mount: String,
+    /// `None`: the first role that the certificate fits.
+    pub(crate) name: Option<String>,
 }

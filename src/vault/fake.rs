@@ -130,6 +130,7 @@ pub(crate) fn token() -> Token {
         accessor: "acc".into(),
         policies: vec![],
         orphan: true,
+        lent: false,
         namespace: None,
         made: None,
     }

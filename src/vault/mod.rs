@@ -34,9 +34,9 @@ use tokio::sync::OnceCell;
 use vaultrs::api::token::requests::RevokeTokenSelfRequest;
 use zeroize::Zeroizing;
 
-pub(crate) use self::answer::{Auth, Envelope};
+pub(crate) use self::answer::{Auth, Envelope, looked_up};
 use self::consistency::Consistency;
-pub(crate) use self::endpoint::{LookupLeaseRequest, RenewLeaseRequest};
+pub(crate) use self::endpoint::{CertLoginRequest, LookupLeaseRequest, RenewLeaseRequest};
 pub use self::reply::Reply;
 pub(crate) use self::reply::advised;
 use self::reply::{Raw, collect};

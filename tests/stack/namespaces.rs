@@ -65,6 +65,7 @@ fn prepared(server: &Server, namespace: &str) -> Token {
         accessor: text(&made["auth"]["accessor"]).to_owned(),
         policies: vec![],
         orphan: false,
+        lent: false,
         namespace: None,
         made: None,
     }

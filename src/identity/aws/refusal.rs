@@ -24,18 +24,14 @@ pub(super) struct Explained {
     pub(super) credentials: bool,
 }
 
-/// Explains a refusal, or leaves it to the general rules.
-pub(super) fn explained(attempt: &Attempt<'_>, status: u16, errors: &[String]) -> Option<Explained> {
+/// Explains a refusal in Vault's words, or leaves it to the general rules.
+pub(super) fn explained(attempt: &Attempt<'_>, said: &str) -> Option<Explained> {
     let Attempt { mount, role, region, access_key } = attempt;
-    let said = errors.join("\n");
     let has = |text: &str| said.contains(text);
     let permanent = |cure: String| Some(Explained { class: Class::Permanent, cure, credentials: false });
     let credentials = |cure: String| Some(Explained { class: Class::Permanent, cure, credentials: true });
     let transient = |cure: String| Some(Explained { class: Class::Transient, cure, credentials: false });
 
-    if !(400..500).contains(&status) || matches!(status, 408 | 412 | 425 | 429 | 472 | 473) {
-        return None;
-    }
     // STS, through Vault. First what is not the signature's fault although STS says SignatureDoesNotMatch.
     if has("Signature expired") || has("Signature not yet current") || has("RequestExpired") {
         return permanent(
@@ -124,22 +120,6 @@ pub(super) fn explained(attempt: &Attempt<'_>, status: u16, errors: &[String]) -
     if has("request contains invalid headers") || has("invalid request header") {
         return permanent(format!(
             "Vault does not allow one of the signed headers: see auth/{mount}/config/client allowed_sts_header_values."
-        ));
-    }
-    if has("namespace not found") {
-        return permanent("Correct the Vault namespace.".to_owned());
-    }
-    let missing = format!(
-        "othing answers at auth/{mount}/login: enable the AWS auth method there (vault auth enable -path={mount} aws), \
-         or correct the mount or the namespace."
-    );
-    if status == 404 || has("missing client token") {
-        return permanent(format!("N{missing}"));
-    }
-    if status == 403 {
-        return permanent(format!(
-            "Most likely n{missing} If there is one, the namespace or the role refuses this machine (bound CIDRs, a \
-             login rule)."
         ));
     }
     None

@@ -6,6 +6,7 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{self, ProvideCredentials, future};
 
 use super::*;
+use crate::lease::failure::Class;
 use crate::lease::upstream::Life;
 use crate::vault::fake::{Act, FakeVault, call};
 

@@ -41,6 +41,8 @@ struct World {
     grants: BTreeMap<u32, Truth>,
     parent: Option<(ParentView, BTreeMap<u64, Duration>)>,
     ended: bool,
+    /// What is held was said to be outdated, and nothing has been minted since.
+    outdated: bool,
 }
 
 /// What one step did, for the checks.
@@ -90,7 +92,8 @@ impl World {
         let lease = Lease::new(terms, parent.as_ref().map(|(view, _)| view.clone()));
         let sets_clock_back = setup.0 & 0x80 != 0;
         let time = Duration::ZERO;
-        Self { lease, now, time, sets_clock_back, call: None, grants: BTreeMap::new(), parent, ended: false }
+        let grants = BTreeMap::new();
+        Self { lease, now, time, sets_clock_back, call: None, grants, parent, ended: false, outdated: false }
     }
 
     fn step(&mut self, kind: &'static str, event: Event<u32>, demanded: Duration) -> Taken {
@@ -161,6 +164,10 @@ impl World {
             11 if arg % 4 == 1 => {
                 let until = Until::new(self.now, Duration::from_secs(u64::from(arg % 7_200)));
                 Some(self.step("extend", Event::Extend { until, roll: roll(arg) }, none))
+            }
+            11 if arg % 4 == 2 => {
+                self.outdated = true;
+                Some(self.step("outdated", Event::Outdated, none))
             }
             _ => Some(self.step("tick", Event::Tick { used: arg & 1 == 0 }, none)),
         }
@@ -320,10 +327,11 @@ proptest! {
     fn invariant_2_a_failed_renewal_mints_nothing_while_the_old_one_is_good(ops in ops()) {
         walk(&ops, |world, taken| {
             let Some(Call::Mint { rotation, under }) = &taken.call else { return };
+            let outdated = std::mem::take(&mut world.outdated);
             let Some(held) = &taken.before.held else { return };
             let good = !world.true_left(held.payload).is_zero() && held.seq == taken.before.seq;
             let dead = held.left(taken.at).is_zero();
-            if *rotation && good && !dead {
+            if *rotation && good && !dead && !outdated {
                 let reader_needs_more = taken.kind == "demand" && held.left(taken.at) < taken.demanded;
                 let after = world.lease.view().held.expect("rotation keeps the old one");
                 assert!(!after.extendable() || reader_needs_more || *under != held.under, "minted beside {held:?}");

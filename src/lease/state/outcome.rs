@@ -160,7 +160,7 @@ impl<P: Clone> Lease<P> {
                 self.phase = Phase::Parked;
             }
             Phase::Minting { .. } => self.phase = Phase::Failed { retry: self.failed(failure, roll, now) },
-            Phase::Holding { mut held, call: Some(Underway::Rotate { .. }) } => {
+            Phase::Holding { mut held, call: Some(Underway::Rotate { under }) } => {
                 let retry = match held.is_static {
                     true => self.failed(failure, roll, now),
                     false => self.failed_before(held.gone_in(now), failure, roll, now),
@@ -169,6 +169,10 @@ impl<P: Clone> Lease<P> {
                 if held.is_static && withdrawn {
                     // Upstream did answer: what we hold is no longer what it says.
                     self.phase = Phase::Failed { retry };
+                } else if !held.is_static && held.extendable() && held.under == under {
+                    // Only what it was made from had changed: it is good, and is renewed as before.
+                    self.phase = Phase::Holding { held, call: None };
+                    self.plan(false, roll, now);
                 } else {
                     Arc::make_mut(&mut held).due = Some((Act::Rotate, retry));
                     self.phase = Phase::Holding { held, call: None };

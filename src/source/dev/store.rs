@@ -256,6 +256,7 @@ impl Store {
             accessor: token.accessor.clone(),
             policies,
             orphan,
+            lent: false,
             namespace: None,
             made: None,
         };

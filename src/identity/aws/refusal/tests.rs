@@ -15,34 +15,30 @@ fn each_refusal_has_its_cause_and_cure() {
                     Secret Access Key and signing method.";
     let expired = "Signature expired: 20260102T030405Z is now earlier than 20260102T031905Z (20260102T032405Z - 5 min.)";
     let early = "Signature not yet current: 20260102T040405Z is still later than 20260102T030905Z";
-    for (status, error, class, words, other_credentials) in [
-        (400, sts(403, "SignatureDoesNotMatch", mismatch), Class::Permanent, "secret key does not belong", true),
-        (400, sts(403, "SignatureDoesNotMatch", expired), Class::Permanent, "clock", false),
-        (400, sts(403, "SignatureDoesNotMatch", early), Class::Permanent, "clock", false),
+    for (error, class, words, other_credentials) in [
+        (sts(403, "SignatureDoesNotMatch", mismatch), Class::Permanent, "secret key does not belong", true),
+        (sts(403, "SignatureDoesNotMatch", expired), Class::Permanent, "clock", false),
+        (sts(403, "SignatureDoesNotMatch", early), Class::Permanent, "clock", false),
         (
-            400,
             sts(403, "SignatureDoesNotMatch", "Credential should be scoped to a valid region, not 'eu-central-1'."),
             Class::Permanent,
             "sts_region",
             false,
         ),
         (
-            400,
             sts(403, "InvalidClientTokenId", "The security token included in the request is invalid."),
             Class::Permanent,
             "does not know access key AKIDEXAMPLE",
             true,
         ),
         (
-            400,
             sts(403, "ExpiredToken", "The security token included in the request is expired"),
             Class::Transient,
             "has expired",
             true,
         ),
-        (400, sts(400, "Throttling", "Rate exceeded"), Class::Transient, "overloaded", false),
+        (sts(400, "Throttling", "Rate exceeded"), Class::Transient, "overloaded", false),
         (
-            400,
             "error making upstream request: error making request: Post \"https://sts.amazonaws.com//\": dial tcp: \
              i/o timeout"
                 .to_owned(),
@@ -51,14 +47,12 @@ fn each_refusal_has_its_cause_and_cure() {
             false,
         ),
         (
-            400,
             "error making upstream request: body of GetCallerIdentity is invalid".to_owned(),
             Class::Permanent,
             "did not answer as STS",
             true,
         ),
         (
-            400,
             "error validating X-Vault-AWS-IAM-Server-ID header: missing header \"X-Vault-AWS-IAM-Server-ID\""
                 .to_owned(),
             Class::Permanent,
@@ -66,30 +60,24 @@ fn each_refusal_has_its_cause_and_cure() {
             false,
         ),
         (
-            400,
             "error validating X-Vault-AWS-IAM-Server-ID header: expected \"vault.a\" but got \"vault.b\"".to_owned(),
             Class::Permanent,
             "iam_server_id_header_value",
             false,
         ),
-        (400, "entry for role \"orders\" not found".to_owned(), Class::Permanent, "There is no role", false),
-        (400, "entry for role orders not found".to_owned(), Class::Permanent, "There is no role", false),
-        (400, "auth method iam not allowed for role orders".to_owned(), Class::Permanent, "auth_type=iam", false),
+        ("entry for role \"orders\" not found".to_owned(), Class::Permanent, "There is no role", false),
+        ("entry for role orders not found".to_owned(), Class::Permanent, "There is no role", false),
+        ("auth method iam not allowed for role orders".to_owned(), Class::Permanent, "auth_type=iam", false),
         (
-            400,
             "IAM Principal \"arn:aws:sts::1:assumed-role/x/y\" does not belong to the role \"orders\"".to_owned(),
             Class::Permanent,
             "bound_iam_principal_arn",
             false,
         ),
-        (400, "invalid request header: X-Amz-Foo".to_owned(), Class::Permanent, "allowed_sts_header_values", false),
-        (404, "no handler for route \"auth/aws/login\". route entry not found.".to_owned(), Class::Permanent, "enable the AWS auth method", false),
-        (403, "permission denied".to_owned(), Class::Permanent, "enable the AWS auth method", false),
-        (404, "namespace not found".to_owned(), Class::Permanent, "namespace", false),
-        (400, "missing client token".to_owned(), Class::Permanent, "enable the AWS auth method", false),
+        ("invalid request header: X-Amz-Foo".to_owned(), Class::Permanent, "allowed_sts_header_values", false),
     ] {
         let attempt = Attempt { mount: "aws", role: "orders", region: "eu-central-1", access_key: "AKIDEXAMPLE" };
-        let found = explained(&attempt, status, std::slice::from_ref(&error)).unwrap_or_else(|| panic!("{error}"));
+        let found = explained(&attempt, &error).unwrap_or_else(|| panic!("{error}"));
         assert_eq!(found.class, class, "{error}");
         assert!(found.cure.contains(words), "{error}: {}", found.cure);
         assert_eq!(found.credentials, other_credentials, "{error}");
@@ -99,13 +87,7 @@ fn each_refusal_has_its_cause_and_cure() {
 #[test]
 fn what_is_not_the_logins_fault_is_left_to_the_general_rules() {
     let attempt = Attempt { mount: "aws", role: "orders", region: "eu-central-1", access_key: "AKIDEXAMPLE" };
-    for (status, error) in [
-        (500, "internal error"),
-        (503, "Vault is sealed"),
-        (429, "permission denied"),
-        (412, ""),
-        (400, "else"),
-    ] {
-        assert_eq!(explained(&attempt, status, &[error.to_owned()]), None, "{status} {error}");
+    for error in ["", "else", "permission denied", "missing client token", "namespace not found"] {
+        assert_eq!(explained(&attempt, error), None, "{error}");
     }
 }
