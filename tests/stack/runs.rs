@@ -25,6 +25,7 @@ against_both! {
     a_thousand_runs_leave_nothing_behind
     a_parent_takes_its_children_with_it
     a_database_that_is_away_when_a_run_ends_is_told_later
+    a_stolen_run_token_cannot_outlive_its_ceiling
 }
 
 /// A rule for each state, which gives more than the process's own run has, and so must be verified.
@@ -516,6 +517,33 @@ fn a_database_that_is_away_when_a_run_ends_is_told_later(server: &Server) {
     assert_eq!(server.database.existing(&[login.user]), [""; 0]);
     drop(run);
     broker.finish();
+}
+
+/// Whatever a thief asks for: the ceiling is the token role's, and a run with a deadline has a token that nobody renews.
+fn a_stolen_run_token_cannot_outlive_its_ceiling(server: &Server) {
+    let made = |role: &str, body: Value| {
+        let auth =
+            server.admin("POST", &format!("auth/token/create/{role}"), Some(&body)).ok()["auth"].clone();
+        (text(&auth["client_token"]).to_owned(), auth["lease_duration"].as_u64().expect("a number"))
+    };
+    let with = |token: &str, method: &str, path: &str, body: Option<&Value>| {
+        request(&server.place(), method, &format!("/v1/auth/token/{path}"), &[("x-vault-token", token)], body)
+            .expect("the server answers")
+    };
+    let hour = json!({ "increment": "1h" });
+    let began = Instant::now();
+    // 12 s are the ceiling of `run-short`, and an hour is that of `run-charge`.
+    let (short, ttl) = made("run-short", json!({ "ttl": "8s", "explicit_max_ttl": "20h" }));
+    assert_eq!(ttl, 8);
+    let (fixed, ttl) =
+        made("run-charge", json!({ "ttl": "20h", "explicit_max_ttl": "20h", "renewable": false }));
+    assert!(ttl <= 3600, "{ttl}");
+    let renewed = with(&short, "POST", "renew-self", Some(&hour)).ok();
+    assert!(renewed["auth"]["lease_duration"].as_u64().expect("a number") <= 12, "{renewed}");
+    assert_eq!(with(&fixed, "POST", "renew-self", Some(&hour)).status, 400);
+    wait_until("its end", Duration::from_secs(15), || with(&short, "GET", "lookup-self", None).status == 403);
+    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+    with(&fixed, "POST", "revoke-self", None);
 }
 
 /// The broker's resident memory, in KiB.
