@@ -3,7 +3,6 @@
 mod login;
 pub mod subject;
 
-use std::io::Read as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,7 +10,6 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use zeroize::Zeroizing;
 
 use crate::audit::{self, Audit, AuditError, Entry, Event};
 use crate::broker::Broker;
@@ -418,19 +416,7 @@ async fn ecs_task(endpoint: Option<&str>) -> Option<EcsTask> {
 
 /// What the file holds.
 fn subject_token(path: &Path) -> Result<Credential, AppError> {
-    /// An OIDC token with many groups has a few kilobytes.
-    const LARGEST: u64 = 16 * 1024;
-    let refused = |why: String| AppError::SubjectFile { path: path.to_owned(), why };
-    let file = std::fs::File::open(path).map_err(|error| refused(error.to_string()))?;
-    let mut text = Zeroizing::new(String::new());
-    file.take(LARGEST + 1).read_to_string(&mut text).map_err(|error| refused(error.to_string()))?;
-    if text.len() as u64 > LARGEST {
-        return Err(refused(format!("it is larger than {LARGEST} bytes: no token is")));
-    }
-    match text.trim() {
-        "" => Err(refused("it is empty".to_owned())),
-        token => Ok(Credential::new(token.to_owned())),
-    }
+    Credential::from_file(path).map_err(|why| AppError::SubjectFile { path: path.to_owned(), why })
 }
 
 fn allowed(config: &Config) -> Vec<Allow> {

@@ -3,6 +3,8 @@
 //! Neither prints, compares or serializes itself, and both wipe their bytes when dropped.
 
 use std::fmt;
+use std::io::Read as _;
+use std::path::Path;
 
 use zeroize::Zeroizing;
 
@@ -66,6 +68,27 @@ impl Credential {
     #[must_use]
     pub fn new(text: String) -> Self {
         Self(Zeroizing::new(text))
+    }
+
+    /// What a file holds that a person or a program put a token into, without the blanks around it.
+    ///
+    /// # Errors
+    /// Why it cannot be used, for a message that names the file: it cannot be read, is empty, is no text, or is larger
+    /// than any token. What it holds is not quoted.
+    pub fn from_file(path: &Path) -> Result<Self, String> {
+        /// An OIDC token with many groups has a few kilobytes.
+        const LARGEST: u64 = 16 * 1024;
+        let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
+        // Room for all of it: growing would leave copies behind that nobody wipes.
+        let mut text = Zeroizing::new(String::with_capacity(LARGEST as usize + 2));
+        file.take(LARGEST + 1).read_to_string(&mut text).map_err(|error| error.to_string())?;
+        if text.len() as u64 > LARGEST {
+            return Err(format!("is larger than {LARGEST} bytes: no token is"));
+        }
+        match text.trim() {
+            "" => Err("is empty".to_owned()),
+            token => Ok(Self::new(token.to_owned())),
+        }
     }
 
     /// The text, to be put into a request to upstream and nowhere else.

@@ -15,6 +15,7 @@ use tokio::net::{TcpStream, UnixStream};
 use zeroize::Zeroizing;
 
 use crate::config::Environment;
+use crate::secret::Credential;
 
 /// Where the broker's socket is when nobody says otherwise.
 const SOCKET: &str = "/run/tenure/tenure.sock";
@@ -285,7 +286,7 @@ fn place(text: &str) -> Result<Place, String> {
 
 fn token(file: &Path) -> Result<HeaderValue, Failure> {
     let text = secret(file, "token")?;
-    HeaderValue::from_str(&text)
+    HeaderValue::from_str(text.expose())
         .map(|mut value| {
             value.set_sensitive(true);
             value
@@ -301,14 +302,9 @@ fn sensitive(handle: &str) -> Result<HeaderValue, Failure> {
 }
 
 /// What a file holds, without the blanks around it. `what` names it in errors, which never quote it.
-pub(crate) fn secret(file: &Path, what: &str) -> Result<Zeroizing<String>, Failure> {
-    let named =
-        |reason: &dyn std::fmt::Display| Failure::Usage(format!("{what} file {}: {reason}", file.display()));
-    let text = std::fs::read_to_string(file).map(Zeroizing::new).map_err(|error| named(&error))?;
-    match text.trim() {
-        "" => Err(named(&"is empty")),
-        text => Ok(Zeroizing::new(text.to_owned())),
-    }
+pub(crate) fn secret(file: &Path, what: &str) -> Result<Credential, Failure> {
+    Credential::from_file(file)
+        .map_err(|why| Failure::Usage(format!("{what} file {}: {why}", file.display())))
 }
 
 fn header(text: &str) -> Result<HeaderValue, Failure> {

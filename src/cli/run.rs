@@ -15,6 +15,7 @@ use super::screen::{Cell, Paint, Screen, printable, span};
 use super::status::SOON;
 use super::{Output, Session};
 use crate::clock::Moment;
+use crate::secret::Credential;
 
 #[cfg(test)]
 mod tests;
@@ -178,8 +179,8 @@ async fn start(args: &StartArgs, session: &Session) -> Result<Output, Failure> {
         attempt: args.attempt,
         parent_execution_arn: args.parent_execution_arn.as_deref(),
         timeout_seconds: args.timeout.map(|timeout| timeout.as_secs_f64()),
-        task_token: task_token.as_ref().map(|token| token.as_str()),
-        subject_token: subject_token.as_ref().map(|token| token.as_str()),
+        task_token: task_token.as_ref().map(Credential::expose),
+        subject_token: subject_token.as_ref().map(Credential::expose),
         tags,
     };
     let answer = broker.send(Method::POST, "/tenure/runs", &[], json(&said)?, WAIT).await?;

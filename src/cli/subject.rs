@@ -1,12 +1,10 @@
 //! `tenure subject`: on whose behalf an execution runs, sealed for all of its states.
 
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use serde_json::json;
-use zeroize::Zeroizing;
 
 use super::check::file_of;
 use super::screen::{Cell, Paint, printable};
@@ -20,9 +18,6 @@ use crate::run::arn::ExecutionArn;
 use crate::run::seal::Lineage;
 use crate::run::subject::{Checked, Subject};
 use crate::secret::Credential;
-
-/// The largest file of a token that is read, in bytes: more than the largest token that is checked.
-const LARGEST: u64 = 64 * 1024;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum SubjectCommand {
@@ -119,18 +114,7 @@ fn prepared(common: &Common, session: &Session) -> Result<(config::Subject, Upst
 }
 
 fn token(file: &Path) -> Result<Credential, String> {
-    let wrong = |why: &dyn std::fmt::Display| format!("{}: {why}", file.display());
-    let mut text = Zeroizing::new(String::with_capacity(LARGEST as usize + 1));
-    std::fs::File::open(file)
-        .and_then(|open| open.take(LARGEST + 1).read_to_string(&mut text))
-        .map_err(|error| wrong(&error))?;
-    if text.len() as u64 > LARGEST {
-        return Err(wrong(&"is too large a file for a token"));
-    }
-    match text.trim() {
-        "" => Err(wrong(&"is empty")),
-        token => Ok(Credential::new(token.to_owned())),
-    }
+    Credential::from_file(file).map_err(|why| format!("{}: {why}", file.display()))
 }
 
 fn sealed(said: Result<Sealing, SubjectFailure>, json: bool) -> Output {
