@@ -33,7 +33,7 @@ pub struct Doctor {
     run: Process,
     boot: Boot,
     clock: Clock,
-    /// With whether it is a run token.
+    /// Login tokens before the run tokens that hang off them.
     made: Mutex<Vec<Token>>,
 }
 
@@ -79,7 +79,7 @@ impl Doctor {
                 cure::policy("It ends by itself. Let it end itself", "auth/token/revoke-self", "update"),
             ),
         }
-        report
+        report.in_order()
     }
 
     /// Ends the tokens that were made and are not ended yet: for who breaks the examination off. Returns how many.
@@ -139,7 +139,7 @@ impl Doctor {
         match method {
             Some(Method::Aws(aws)) => {
                 let aws = login::aws(aws, Arc::clone(&client), &self.run);
-                let seen = credentials::aws(&aws, &self.clock, report).await;
+                let seen = credentials::aws(&aws, report).await;
                 (arn, ready) = (seen.arn, seen.ready);
             }
             Some(other) => ready = credentials::file(other, why.as_deref(), report),

@@ -15,6 +15,7 @@ against_both! {
     what_the_run_may_not_read_is_named
     what_is_wrong_with_this_machine_is_named
     what_another_broker_holds_is_named
+    the_roles_of_rules_and_the_key_of_seals_are_tried
     a_sealed_server_is_named
 }
 
@@ -157,7 +158,7 @@ fn a_good_setup_is_good_and_nothing_is_left_behind(server: &Server) {
     let (code, found) = examined(&usual(server).and("[[prefetch]]\npath = \"database/creds/orders\"\n"));
     assert_eq!(code, 0, "{found:#}");
     let unknown: Vec<_> = of(&found, "unknown").into_iter().map(|step| text(&step["step"])).collect();
-    assert_eq!(unknown, ["prefetch", "audited headers", "audited headers"], "{found:#}");
+    assert_eq!(unknown, ["audited headers", "audited headers", "prefetch"], "{found:#}");
 }
 
 fn what_keeps_from_logging_in_is_named(server: &Server) {
@@ -329,6 +330,31 @@ fn what_another_broker_holds_is_named(server: &Server) {
     );
     broker.credential("orders");
     broker.finish();
+}
+
+fn the_roles_of_rules_and_the_key_of_seals_are_tried(server: &Server) {
+    let worker = |policies: &str, role: &str| {
+        usual(server).set("run", "token_role", "run-worker").set("vault.auth.aws", "role", role).and(&format!(
+            "[[run.rule]]\nmatch = {{ state = \"Charge\" }}\npolicies = [{policies:?}]\n[subject.seal]\nkey = \"tenure-subject\"\n"
+        ))
+    };
+    let (code, found) = examined(&worker("orders-charge", "orders-subject"));
+    assert_eq!(code, 0, "{found:#}");
+    let said = of(&found, "good").into_iter().map(|step| text(&step["text"])).collect::<Vec<_>>().join("\n");
+    assert!(said.contains("role run-worker: made, an orphan, with the policies orders-charge"), "{said}");
+    assert!(said.contains("transit/keys/tenure-subject: ed25519"), "{said}");
+    wrong(
+        "a policy beyond the role's",
+        &worker("tenure-login", "orders-subject"),
+        &["run token"],
+        &["auth/token/create/run-worker", "allowed_policies=tenure-login"],
+    );
+    wrong(
+        "no right to the key",
+        &worker("orders-charge", "orders"),
+        &["seal key"],
+        &["transit/keys/tenure-subject", "capabilities = "],
+    );
 }
 
 fn a_sealed_server_is_named(server: &Server) {

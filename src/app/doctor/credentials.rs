@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use super::cure;
 use super::report::{Cure, Report, Step};
-use crate::clock::{Clock, Moment};
+use crate::clock::Moment;
 use crate::config::Method;
 use crate::identity::aws::AwsLogin;
 use crate::lease::failure::Class;
@@ -21,8 +21,7 @@ pub(super) struct Seen {
 }
 
 /// The AWS credentials, the region, and what STS says of them.
-pub(super) async fn aws(login: &AwsLogin, clock: &Clock, report: &mut Report) -> Seen {
-    let _ = clock;
+pub(super) async fn aws(login: &AwsLogin, report: &mut Report) -> Seen {
     let found = login.inspect().await;
     let ready = found.region.is_ok() && found.credentials.is_ok();
     match &found.credentials {

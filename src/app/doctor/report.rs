@@ -1,7 +1,7 @@
 //! What was found, as values: how it looks is the command's business.
 
 /// A step of the way from the configuration to a credential.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Step {
     /// The file, the environment and the flags.
     Configuration,
@@ -132,6 +132,13 @@ impl Report {
     /// A step cannot be judged, because of an earlier one.
     pub fn skipped(&mut self, step: Step, why: impl Into<String>) {
         self.add(step, Verdict::Skipped(why.into()));
+    }
+
+    /// Puts what was found of a step together, in the order of the steps: they are not all tried in it.
+    #[must_use]
+    pub fn in_order(mut self) -> Self {
+        self.findings.sort_by_key(|finding| finding.step);
+        self
     }
 
     fn add(&mut self, step: Step, verdict: Verdict) {

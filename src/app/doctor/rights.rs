@@ -42,7 +42,9 @@ pub(super) async fn examined(bench: &Bench<'_>, method: &Method, login: &Token, 
     kinds.retain(|kind| seen.insert(kind.clone()));
     let mut work = None;
     for kind in &kinds {
-        let Some(token) = made(bench, login, kind, report).await else { continue };
+        let Some(token) = made(bench, login, kind, own.as_ref() == Some(kind), report).await else {
+            continue;
+        };
         if own.as_ref() == Some(kind) {
             prefetch::examined(bench, &token, report).await;
             work = Some(());
@@ -83,9 +85,16 @@ async fn own_life(bench: &Bench<'_>, method: &Method, login: &Token, report: &mu
     }
 }
 
-async fn made(bench: &Bench<'_>, login: &Token, kind: &Kind, report: &mut Report) -> Option<Token> {
+async fn made(
+    bench: &Bench<'_>,
+    login: &Token,
+    kind: &Kind,
+    is_own: bool,
+    report: &mut Report,
+) -> Option<Token> {
     let Kind { namespace, role, policies } = kind;
-    let renewable = bench.doctor.run.env.deadline.is_none();
+    // Registered runs have deadlines.
+    let renewable = is_own && bench.doctor.run.env.deadline.is_none();
     let spec = TokenSpec {
         role: role.to_string(),
         policies: policies.clone(),
@@ -273,7 +282,7 @@ fn of_run(role: &str, path: &str, failure: Failure, report: &mut Report) {
     let cause = format!("role {role}: {}", failure.message);
     let cure = match failure.class {
         Class::Forbidden => cure::policy("None of the policies of its run tokens allows it", path, "update"),
-        _ => Cure::default(),
+        _ => Cure::new("Ask again once Vault answers.", ""),
     };
     report.wrong(Step::RunToken, cause, cure);
 }
