@@ -347,7 +347,7 @@ fn the_roles_of_rules_and_the_key_of_seals_are_tried(server: &Server) {
         "a policy beyond the role's",
         &worker("tenure-login", "orders-subject"),
         &["run token"],
-        &["auth/token/create/run-worker", "allowed_policies=tenure-login"],
+        &["auth/token/create/run-worker", "vault read auth/token/roles/run-worker"],
     );
     wrong(
         "no right to the key",

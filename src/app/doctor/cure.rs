@@ -52,7 +52,8 @@ pub(super) fn login(method: &Method, arn: Option<&str>, said: &str) -> Cure {
     }
     if has("is not bound to the role") {
         return Cure::new(
-            "Bind the role to it, or run with the credentials that are meant:",
+            "Run with the credentials that are meant; or, if these may log in, bind the role to them (this replaces what it \
+             is bound to now):",
             write(format!("role/{role}"), &format!("bound_iam_principal_arn={bound}")),
         );
     }

@@ -71,9 +71,9 @@ pub(super) async fn examined(bench: &Bench<'_>, method: &Method, login: &Token, 
 async fn own_life(bench: &Bench<'_>, method: &Method, login: &Token, report: &mut Report) {
     match read(bench, login, "auth/token/lookup-self").await {
         Ok(reply) if reply.status.is_success() => {
-            report.good(Step::LoginPolicy, "auth/token/lookup-self: allowed")
+            report.good(Step::LoginPolicy, "auth/token/lookup-self: allowed");
         }
-        other => refused(Step::LoginPolicy, "auth/token/lookup-self", "read", failure_of(other), report),
+        other => refused(Step::LoginPolicy, "auth/token/lookup-self", "read", &failure_of(other), report),
     }
     // Somebody else's token is not made to live longer by being looked at.
     if matches!(method, Method::Token(_)) {
@@ -81,7 +81,7 @@ async fn own_life(bench: &Bench<'_>, method: &Method, login: &Token, report: &mu
     }
     match bench.source.renew_token(bench.call(), login, None).await {
         Ok(_) => report.good(Step::LoginPolicy, "auth/token/renew-self: allowed"),
-        Err(failure) => refused(Step::LoginPolicy, "auth/token/renew-self", "update", failure, report),
+        Err(failure) => refused(Step::LoginPolicy, "auth/token/renew-self", "update", &failure, report),
     }
 }
 
@@ -132,11 +132,11 @@ async fn made(
     if let Life::Leased { renewable: true, .. } = minted.life
         && let Err(failure) = bench.source.renew_token(bench.call(), &token, None).await
     {
-        of_run(role, "auth/token/renew-self", failure, report);
+        of_run(role, "auth/token/renew-self", &failure, report);
     }
     match bench.source.renew_lease(bench.call(), &token, NO_LEASE, SHORT).await {
         Err(failure) if failure.class == Class::Forbidden => {
-            of_run(role, "sys/leases/renew", failure, report)
+            of_run(role, "sys/leases/renew", &failure, report);
         }
         _ => {}
     }
@@ -161,13 +161,16 @@ fn not_made(kind: &Kind, failure: &Failure) -> Cure {
             "update",
         );
     }
+    let paste = format!("vault read auth/token/roles/{role}");
     if policies.is_empty() {
-        return Cure::new("Look at the role:", format!("vault read auth/token/roles/{role}"));
+        return Cure::new("Look at the role:", paste);
     }
-    Cure::new(
-        "The role must allow the policies of the rule (beside those that it allows already):",
-        format!("vault write auth/token/roles/{role} allowed_policies={}", policies.join(",")),
-    )
+    // To write the role's list would replace it, and give runs more than its operator meant.
+    let text = format!(
+        "Take out of the rule's policies ({}) what the role does not allow, or allow it there:",
+        policies.join(", ")
+    );
+    Cure::new(text, paste)
 }
 
 /// Ends a run token in both ways in which a broker does, and sees that it is gone.
@@ -181,7 +184,7 @@ async fn ended(bench: &Bench<'_>, login: &Token, kind: &Kind, token: &Token, rep
         report.good(Step::RunToken, format!("role {role}: revoked"));
     }
     if let Err(failure) = by_itself {
-        of_run(role, "auth/token/revoke-self", failure, report);
+        of_run(role, "auth/token/revoke-self", &failure, report);
     }
     let login = |path: &str| match namespace {
         Some(namespace) => format!("{namespace}/{path}"),
@@ -190,7 +193,7 @@ async fn ended(bench: &Bench<'_>, login: &Token, kind: &Kind, token: &Token, rep
     let path = login("auth/token/revoke-accessor");
     match by_accessor {
         Ok(()) => once(report, format!("{path}: allowed")),
-        Err(failure) => refused(Step::LoginPolicy, &path, "update", failure, report),
+        Err(failure) => refused(Step::LoginPolicy, &path, "update", &failure, report),
     }
 }
 
@@ -206,7 +209,7 @@ async fn confirmations(bench: &Bench<'_>, login: &Token, kinds: &[Kind], report:
         {
             match found {
                 Ok(_) => once(report, format!("{path}: allowed")),
-                Err(failure) => refused(Step::LoginPolicy, &path, "update", failure, report),
+                Err(failure) => refused(Step::LoginPolicy, &path, "update", &failure, report),
             }
         }
     }
@@ -278,7 +281,7 @@ fn failure_of(found: Result<Reply, Failure>) -> Failure {
     }
 }
 
-fn of_run(role: &str, path: &str, failure: Failure, report: &mut Report) {
+fn of_run(role: &str, path: &str, failure: &Failure, report: &mut Report) {
     let cause = format!("role {role}: {}", failure.message);
     let cure = match failure.class {
         Class::Forbidden => cure::policy("None of the policies of its run tokens allows it", path, "update"),
@@ -287,7 +290,7 @@ fn of_run(role: &str, path: &str, failure: Failure, report: &mut Report) {
     report.wrong(Step::RunToken, cause, cure);
 }
 
-fn refused(step: Step, path: &str, capability: &str, failure: Failure, report: &mut Report) {
+fn refused(step: Step, path: &str, capability: &str, failure: &Failure, report: &mut Report) {
     let cure = match failure.class {
         Class::Forbidden => cure::policy("The login token's policies lack it", path, capability),
         _ => Cure::new("Ask again once Vault answers.", ""),
