@@ -1,5 +1,6 @@
 //! The composition: the one place that names the adapters and puts all parts together.
 
+pub mod doctor;
 mod login;
 pub mod subject;
 
@@ -109,23 +110,7 @@ impl Upstream {
     /// # Errors
     /// An address that leads nowhere, or no login of several whose means are at hand. Nothing is connected yet.
     pub fn vault(config: &Config, run: &Process, clock: &Clock) -> Result<Self, AppError> {
-        let vault = &config.vault;
-        let client = VaultClient::new(
-            VaultConfig {
-                address: vault.address.clone(),
-                namespace: vault.namespace.clone(),
-                ca_file: vault.ca_file.clone(),
-                client_cert: vault.client.as_ref().map(|client| ClientCert {
-                    cert_file: client.cert.clone(),
-                    key_file: client.key.clone(),
-                }),
-                tls_server_name: vault.tls_server_name.clone(),
-                connect_timeout: vault.connect_timeout,
-                request_timeout: vault.request_timeout,
-            },
-            clock.clone(),
-        );
-        let client = Arc::new(client.map_err(AppError::Upstream)?);
+        let client = Arc::new(client(&config.vault, clock).map_err(AppError::Upstream)?);
         let workflow = StepFunctions::new(config.login.aws().and_then(|aws| aws.region.clone()));
         let login = login::of(&config.login, &client, run)?;
         Ok(Self {
@@ -134,6 +119,25 @@ impl Upstream {
             ..Self::new(login, Arc::new(VaultSource::new(client)))
         })
     }
+}
+
+/// The client to Vault that is configured. Nothing is connected yet.
+fn client(vault: &config::Vault, clock: &Clock) -> Result<VaultClient, Failure> {
+    VaultClient::new(
+        VaultConfig {
+            address: vault.address.clone(),
+            namespace: vault.namespace.clone(),
+            ca_file: vault.ca_file.clone(),
+            client_cert: vault
+                .client
+                .as_ref()
+                .map(|client| ClientCert { cert_file: client.cert.clone(), key_file: client.key.clone() }),
+            tls_server_name: vault.tls_server_name.clone(),
+            connect_timeout: vault.connect_timeout,
+            request_timeout: vault.request_timeout,
+        },
+        clock.clone(),
+    )
 }
 
 /// The run that the process itself is: a new id, and what its environment says of it.

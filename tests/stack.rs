@@ -27,6 +27,8 @@ mod answers;
 mod clients;
 #[path = "stack/disk.rs"]
 mod disk;
+#[path = "stack/doctor.rs"]
+mod doctor;
 #[path = "stack/doors.rs"]
 mod doors;
 #[path = "stack/ends.rs"]

@@ -35,7 +35,28 @@ pub(super) fn of(
     }
 }
 
-fn method(said: &Method, client: &Arc<VaultClient>, run: &Process) -> Arc<dyn Login> {
+/// The method that `said` means, and why it is that one where there was a choice.
+pub(super) fn meant(said: &config::Login) -> Result<(&Method, Option<String>), Failure> {
+    match said {
+        config::Login::By(method) => Ok((method, None)),
+        config::Login::Auto(auto) => choice(auto).map(|(method, why)| (method, Some(why))),
+    }
+}
+
+/// The login by AWS IAM.
+pub(super) fn aws(said: &config::AwsLogin, client: Arc<VaultClient>, run: &Process) -> AwsLogin {
+    let config = AwsLoginConfig {
+        mount: said.mount.clone(),
+        role: said.role.clone(),
+        region: said.region.clone(),
+        fips: said.fips,
+        server_id: said.server_id.clone(),
+        assume: assumed(&said.assume, run),
+    };
+    AwsLogin::new(client, config)
+}
+
+pub(super) fn method(said: &Method, client: &Arc<VaultClient>, run: &Process) -> Arc<dyn Login> {
     let client = Arc::clone(client);
     let jwt = |client, said: &config::JwtLogin, checked| {
         let config = JwtLoginConfig {
@@ -47,17 +68,7 @@ fn method(said: &Method, client: &Arc<VaultClient>, run: &Process) -> Arc<dyn Lo
         Arc::new(JwtLogin::new(client, config))
     };
     match said {
-        Method::Aws(aws) => Arc::new(AwsLogin::new(
-            client,
-            AwsLoginConfig {
-                mount: aws.mount.clone(),
-                role: aws.role.clone(),
-                region: aws.region.clone(),
-                fips: aws.fips,
-                server_id: aws.server_id.clone(),
-                assume: assumed(&aws.assume, run),
-            },
-        )),
+        Method::Aws(said) => Arc::new(aws(said, client, run)),
         Method::Kubernetes(said) => jwt(client, said, Checked::ByCluster),
         Method::Jwt(said) => jwt(client, said, Checked::ByKeys),
         Method::Cert(cert) => {

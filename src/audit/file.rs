@@ -31,11 +31,18 @@ pub(super) struct Opened {
 /// A parent that is missing, a symbolic link, anything but a regular file, a mode that lets others read or write, an
 /// owner other than us, another process that holds the lock, an end that is not a line of a chain.
 pub(super) fn open(path: &Path) -> Result<Opened, AuditError> {
+    let mut file = acquired(path, OFlags::CREATE)?;
+    let (head, torn) = recover(&mut file, path)?;
+    Ok(Opened { file, head, torn })
+}
+
+/// The file, ours alone and locked.
+fn acquired(path: &Path, more: OFlags) -> Result<File, AuditError> {
     let at = || path.to_owned();
     // NONBLOCK, so that a FIFO put in the file's place cannot hold us up; it means nothing to a regular file.
     let flags = OFlags::RDWR
         | OFlags::APPEND
-        | OFlags::CREATE
+        | more
         | OFlags::NOFOLLOW
         | OFlags::NONBLOCK
         | OFlags::CLOEXEC
@@ -47,7 +54,7 @@ pub(super) fn open(path: &Path) -> Result<Opened, AuditError> {
         Errno::NXIO | Errno::ISDIR => AuditError::NotAFile { path: at() },
         other => AuditError::Open { path: at(), source: io::Error::from(other).into() },
     })?;
-    let mut file = File::from(fd);
+    let file = File::from(fd);
     let fails = |error: io::Error| AuditError::Open { path: at(), source: error.into() };
     let meta = file.metadata().map_err(fails)?;
     if !meta.is_file() {
@@ -65,8 +72,27 @@ pub(super) fn open(path: &Path) -> Result<Opened, AuditError> {
         Err(Errno::WOULDBLOCK) => return Err(AuditError::InUse { path: at() }),
         Err(errno) => return Err(fails(errno.into())),
     }
-    let (head, torn) = recover(&mut file, path)?;
-    Ok(Opened { file, head, torn })
+    Ok(file)
+}
+
+/// Whether a log could be opened there, without making or changing anything: not its chain, which is judged when it is
+/// opened. The lock is held for a moment.
+///
+/// # Errors
+/// As [`open`], but for the chain.
+pub(super) fn check(path: &Path) -> Result<(), AuditError> {
+    if std::fs::symlink_metadata(path).is_err() {
+        let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        if !folder.is_dir() {
+            return Err(AuditError::NoDirectory { path: path.to_owned() });
+        }
+        let write = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
+        return rustix::fs::access(folder, write).map_err(|errno| AuditError::Open {
+            path: path.to_owned(),
+            source: io::Error::from(errno).into(),
+        });
+    }
+    acquired(path, OFlags::empty()).map(drop)
 }
 
 /// Whether the path still leads to the file that is open.

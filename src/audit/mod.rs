@@ -29,7 +29,7 @@
 use std::cell::RefCell;
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
@@ -238,6 +238,15 @@ impl Audit {
             }
         };
         Self::start(shared, stamper, writer)
+    }
+
+    /// Whether a log could be opened in that file, without making or changing anything: its owner, its mode, its lock. Its
+    /// chain is judged by [`Self::open`].
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn check(path: &Path) -> Result<(), AuditError> {
+        file::check(path)
     }
 
     /// A log in memory and without a thread, for tests: a line is written before `record` first yields, so paused time

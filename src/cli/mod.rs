@@ -8,6 +8,7 @@ mod check;
 mod client;
 mod completions;
 mod demo;
+mod doctor;
 mod get;
 mod probe;
 mod run;
@@ -50,6 +51,7 @@ pub fn main() -> ExitCode {
     after_long_help = "Examples:\n  \
         tenure demo                                    see it work, with nothing else installed\n  \
         tenure config check tenure.toml                is this configuration good?\n  \
+        tenure doctor --config tenure.toml             will it work here, and if not, why?\n  \
         tenure serve --config tenure.toml              the broker\n  \
         tenure get database/creds/orders               read a credential from it\n  \
         tenure run start --timeout 5m                  a run of its own: prints its handle, a VAULT_TOKEN\n  \
@@ -77,6 +79,7 @@ enum Command {
     /// Seal or check on whose behalf an execution runs
     #[command(subcommand)]
     Subject(subject::SubjectCommand),
+    Doctor(doctor::DoctorArgs),
     Demo(demo::DemoArgs),
     Health(probe::HealthArgs),
     Ready(probe::ReadyArgs),
@@ -92,6 +95,7 @@ fn run(command: Command, session: &Session) -> Output {
         Command::Config(command) => check::config(&command, session),
         Command::Audit(command) => audit::run(&command),
         Command::Subject(command) => block_on(subject::run(&command, session)),
+        Command::Doctor(args) => block_on(doctor::doctor(&args, session)),
         Command::Demo(args) => block_on(demo::demo(&args, session)),
         Command::Health(args) => block_on(probe::health(&args, session)),
         Command::Ready(args) => block_on(probe::ready(&args, session)),

@@ -12,7 +12,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::header::{HeaderMap, HeaderValue};
 use http::{Method, StatusCode};
 
-use super::listen::ListenError;
+use super::listen::{ListenError, writable_folder};
 use super::{Connection, Request, Response, Via, response};
 use crate::broker::{Active, Found, Registrant};
 use crate::caller::Caller;
@@ -32,7 +32,6 @@ impl LocalToken {
     /// A file that others may write, that everybody may read, or that holds something else.
     pub fn from_file(path: &Path) -> Result<Self, ListenError> {
         let refused = |source| ListenError::TokenFile { path: path.to_owned(), source };
-        let wrong = |why: String| refused(io::Error::other(why));
         let mut made = std::fs::OpenOptions::new();
         made.write(true).create_new(true).mode(0o600);
         match made.open(path) {
@@ -46,6 +45,23 @@ impl LocalToken {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(refused(error)),
         }
+        Self::read(path)
+    }
+
+    /// Whether [`Self::from_file`] would find a token there, or could make one; nothing is made.
+    ///
+    /// # Errors
+    /// See [`ListenError`].
+    pub fn check(path: &Path) -> Result<(), ListenError> {
+        if std::fs::symlink_metadata(path).is_ok() {
+            return Self::read(path).map(drop);
+        }
+        writable_folder(path).map_err(|source| ListenError::TokenFile { path: path.to_owned(), source })
+    }
+
+    fn read(path: &Path) -> Result<Self, ListenError> {
+        let refused = |source| ListenError::TokenFile { path: path.to_owned(), source };
+        let wrong = |why: String| refused(io::Error::other(why));
         let file = std::fs::OpenOptions::new()
             .read(true)
             .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())

@@ -99,6 +99,26 @@ impl UnixDoor {
         }
     }
 
+    /// Whether [`Self::bind`] would find a folder that it can write to and nothing in its way; nothing is made.
+    ///
+    /// # Errors
+    /// See [`ListenError`].
+    pub fn check(options: &UnixOptions) -> Result<(), ListenError> {
+        let path = &options.path;
+        writable_folder(path).map_err(|source| ListenError::Io {
+            what: format!("the folder of the socket {}", path.display()),
+            source,
+        })?;
+        let Ok(there) = std::fs::symlink_metadata(path) else { return Ok(()) };
+        if !there.file_type().is_socket() {
+            return Err(ListenError::NotASocket { path: path.clone() });
+        }
+        match std::os::unix::net::UnixStream::connect(path) {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
+            _ => Err(ListenError::InUse { path: path.clone() }),
+        }
+    }
+
     pub(super) async fn accept(&self) -> io::Result<UnixStream> {
         self.listener.accept().await.map(|(stream, _)| stream)
     }
@@ -111,6 +131,12 @@ impl Drop for UnixDoor {
             let _ = std::fs::remove_file(&self.path);
         }
     }
+}
+
+/// Whether a file can be made where `path` says.
+pub(super) fn writable_folder(path: &Path) -> io::Result<()> {
+    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    Ok(rustix::fs::access(folder, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK)?)
 }
 
 /// Makes way for the socket.

@@ -5,6 +5,7 @@
 
 mod assume;
 mod chain;
+mod inspect;
 mod refusal;
 mod session;
 mod sign;
@@ -22,6 +23,7 @@ use zeroize::Zeroize as _;
 pub use self::assume::Assume;
 use self::assume::{Hop, Sts};
 use self::chain::Chain;
+pub use self::inspect::{Caller, Found, Inspected};
 pub use self::session::{Session, Work};
 use super::exchange::{self, Explained, Place};
 use crate::lease::failure::Failure;

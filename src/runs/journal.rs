@@ -108,20 +108,7 @@ impl Journal {
     /// See [`JournalError`].
     pub fn open(path: &Path) -> Result<(Self, Vec<Orphan>), JournalError> {
         let refused = |source| JournalError::Io { path: path.to_owned(), source };
-        let mut file = OpenOptions::new()
-            .read(true)
-            .append(true)
-            .create(true)
-            .mode(0o600)
-            .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
-            .open(path)
-            .map_err(refused)?;
-        let mode = file.metadata().map_err(refused)?.mode() & 0o7777;
-        if mode & 0o077 != 0 {
-            return Err(JournalError::LooseMode { path: path.to_owned(), mode });
-        }
-        rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)
-            .map_err(|_| JournalError::InUse { path: path.to_owned() })?;
+        let mut file = acquired(path, true)?;
         let orphans = leftovers(&file).map_err(refused)?;
         if orphans.is_empty() {
             file.set_len(0).map_err(refused)?;
@@ -133,6 +120,20 @@ impl Journal {
         let length = file.metadata().map_err(refused)?.len();
         let state = Mutex::new(State { file, length, alive: orphans.clone() });
         Ok((Self(Some(Arc::new(Open { path: path.to_owned(), state }))), orphans))
+    }
+
+    /// Whether a journal could be opened there, without making or changing anything. The lock is held for a moment.
+    ///
+    /// # Errors
+    /// See [`JournalError`].
+    pub fn check(path: &Path) -> Result<(), JournalError> {
+        if std::fs::symlink_metadata(path).is_ok() {
+            return acquired(path, false).map(drop);
+        }
+        let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let write = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
+        rustix::fs::access(folder, write)
+            .map_err(|errno| JournalError::Io { path: path.to_owned(), source: errno.into() })
     }
 
     /// Records a token, on disk, before it is used.
@@ -173,6 +174,26 @@ impl Journal {
         let written = written.await.unwrap_or_else(|panic| Err(io::Error::other(panic)));
         written.map_err(|source| JournalError::Io { path, source })
     }
+}
+
+/// The file, ours alone and locked.
+fn acquired(path: &Path, create: bool) -> Result<File, JournalError> {
+    let refused = |source| JournalError::Io { path: path.to_owned(), source };
+    let file = OpenOptions::new()
+        .read(true)
+        .append(true)
+        .create(create)
+        .mode(0o600)
+        .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
+        .open(path)
+        .map_err(refused)?;
+    let mode = file.metadata().map_err(refused)?.mode() & 0o7777;
+    if mode & 0o077 != 0 {
+        return Err(JournalError::LooseMode { path: path.to_owned(), mode });
+    }
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)
+        .map_err(|_| JournalError::InUse { path: path.to_owned() })?;
+    Ok(file)
 }
 
 impl State {

@@ -18,6 +18,13 @@ pub(crate) struct RenewLeaseRequest {
     pub(crate) increment: u64,
 }
 
+/// `sys/capabilities-self`: <https://developer.hashicorp.com/vault/api-docs/system/capabilities-self>.
+#[derive(Endpoint)]
+#[endpoint(path = "/sys/capabilities-self", method = "POST")]
+pub(crate) struct CapabilitiesRequest {
+    pub(crate) paths: Vec<String>,
+}
+
 /// `auth/<mount>/login` of the certificate method, which calls the role `name`:
 /// <https://developer.hashicorp.com/vault/api-docs/auth/cert#login-with-tls-certificate-method>.
 #[derive(Endpoint)]

@@ -36,7 +36,9 @@ use zeroize::Zeroizing;
 
 pub(crate) use self::answer::{Auth, Envelope, looked_up};
 use self::consistency::Consistency;
-pub(crate) use self::endpoint::{CertLoginRequest, LookupLeaseRequest, RenewLeaseRequest};
+pub(crate) use self::endpoint::{
+    CapabilitiesRequest, CertLoginRequest, LookupLeaseRequest, RenewLeaseRequest,
+};
 pub use self::reply::Reply;
 pub(crate) use self::reply::advised;
 use self::reply::{Raw, collect};

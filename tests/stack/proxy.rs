@@ -18,6 +18,8 @@ pub(crate) enum Fault {
     Answer { status: u16, retry_after: Option<u64>, content_type: &'static str, body: &'static str },
     /// The server's answer, a byte in each tenth of a second.
     Drip,
+    /// The server's answer, with this for its date.
+    Dated(&'static str),
     /// The server's head, half of its body, and the end of the connection.
     Half,
 }
@@ -121,7 +123,7 @@ impl State {
                     lock(&self.seen)[number].status = Some(status);
                     continue;
                 }
-                Some(Fault::Drip | Fault::Half) | None => {}
+                Some(Fault::Drip | Fault::Half | Fault::Dated(_)) | None => {}
             }
             let server = match &mut server {
                 Some(server) => server,
@@ -137,6 +139,7 @@ impl State {
                     (&mut &*client).write_all(&answer.bytes[..half])?;
                     return client.shutdown(Shutdown::Both);
                 }
+                Some(Fault::Dated(date)) => (&mut &*client).write_all(&answer.dated(date))?,
                 _ => (&mut &*client).write_all(&answer.bytes)?,
             }
             lock(&self.seen)[number].status =
@@ -218,6 +221,19 @@ impl Message {
             take(from, &mut bytes, length)?;
         }
         Ok(Some(Self { bytes, head }))
+    }
+
+    /// Its bytes, with another date in the head.
+    fn dated(&self, date: &str) -> Vec<u8> {
+        let head = String::from_utf8_lossy(&self.bytes[..self.head]);
+        let lines =
+            head.split_inclusive("\r\n").map(|line| match line.to_ascii_lowercase().starts_with("date:") {
+                true => format!("Date: {date}\r\n"),
+                false => line.to_owned(),
+            });
+        let mut bytes = lines.collect::<String>().into_bytes();
+        bytes.extend(&self.bytes[self.head..]);
+        bytes
     }
 
     fn first(&self) -> std::borrow::Cow<'_, str> {
