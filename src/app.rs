@@ -329,6 +329,12 @@ impl App {
         Ok(())
     }
 
+    /// Waits until a task panics, and returns its name: then the state of its lease is not known any more, and whoever
+    /// [stops](Self::stop) the broker himself is to do so.
+    pub async fn fallen(&self) -> &'static str {
+        self.supervisor.fallen().await
+    }
+
     /// Serves until SIGTERM or SIGINT, or until a task falls; then drains, revokes and closes the log.
     ///
     /// # Errors

@@ -30,10 +30,11 @@ mod timeline;
 
 use platform::FakePlatform;
 use reader::Reader;
-use stage::{Directory, GATEWAY};
-use timeline::{Timeline, Tone};
+use stage::GATEWAY;
 
+pub(crate) use stage::Directory;
 pub use timeline::Look;
+pub(crate) use timeline::{Timeline, Tone};
 
 /// Why the demo did not end well.
 #[derive(Debug, thiserror::Error)]
@@ -54,7 +55,7 @@ pub enum DemoError {
 /// # Errors
 /// [`DemoError::Off`] names what was not as it should be; the others say what stood in the way.
 pub async fn run(out: &mut (dyn Write + Send), look: Look) -> Result<(), DemoError> {
-    let dir = Directory::new()?;
+    let dir = Directory::new("tenure-demo")?;
     let clock = Clock::system();
     let mut show = Show {
         upstream: stage::upstream(&clock),
@@ -188,7 +189,7 @@ fn off<T>(what: String) -> Result<T, DemoError> {
     Err(DemoError::Off(what))
 }
 
-fn random() -> Result<String, DemoError> {
+fn random() -> io::Result<String> {
     let mut bytes = [0; 12];
     getrandom::fill(&mut bytes).map_err(io::Error::other)?;
     Ok(hex(&bytes))

@@ -48,6 +48,7 @@
 //! | [`workflow`], [`subject`] | adapters: Step Functions and the ECS task metadata endpoint; whose tokens are believed |
 //! | [`config`] | file, environment and flags, checked as a whole |
 //! | [`app`] | the composition: the only module that names adapters |
+//! | [`demo`], [`dev`] | the broker on a small Vault in memory: to look at, and to develop against |
 //! | [`cli`] | the commands |
 //!
 //! # What never happens
@@ -70,6 +71,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod demo;
+pub mod dev;
 pub mod door;
 mod https;
 pub mod identity;

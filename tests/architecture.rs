@@ -59,7 +59,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "supervise",
         ],
     ),
-    ("cli", &["app", "audit", "config", "demo", "run"]),
+    ("dev", &["app", "audit", "config", "demo", "lease", "source"]),
+    ("cli", &["app", "audit", "config", "demo", "dev", "run"]),
     ("main", &["cli"]),
 ];
 

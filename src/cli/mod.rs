@@ -8,6 +8,7 @@ mod check;
 mod client;
 mod completions;
 mod demo;
+mod dev;
 mod doctor;
 mod get;
 mod probe;
@@ -50,6 +51,7 @@ pub fn main() -> ExitCode {
         socket, writes an audit line for each, and revokes all of them when the run ends.",
     after_long_help = "Examples:\n  \
         tenure demo                                    see it work, with nothing else installed\n  \
+        tenure dev -- ./worker                         a broker to develop against, as long as that runs\n  \
         tenure config check tenure.toml                is this configuration good?\n  \
         tenure doctor --config tenure.toml             will it work here, and if not, why?\n  \
         tenure serve --config tenure.toml              the broker\n  \
@@ -81,6 +83,7 @@ enum Command {
     Subject(subject::SubjectCommand),
     Doctor(doctor::DoctorArgs),
     Demo(demo::DemoArgs),
+    Dev(dev::DevArgs),
     Health(probe::HealthArgs),
     Ready(probe::ReadyArgs),
     Completions(completions::CompletionsArgs),
@@ -97,6 +100,7 @@ fn run(command: Command, session: &Session) -> Output {
         Command::Subject(command) => block_on(subject::run(&command, session)),
         Command::Doctor(args) => block_on(doctor::doctor(&args, session)),
         Command::Demo(args) => block_on(demo::demo(&args, session)),
+        Command::Dev(args) => block_on(dev::dev(&args, session)),
         Command::Health(args) => block_on(probe::health(&args, session)),
         Command::Ready(args) => block_on(probe::ready(&args, session)),
         Command::Completions(args) => completions::completions(&args),

@@ -1,5 +1,6 @@
 //! What the demo plays on: the embedded upstream, a directory, and configurations as an operator would write them.
 
+use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -83,21 +84,22 @@ pub(super) fn upstream(clock: &Clock) -> DevVault {
     vault
 }
 
-/// A directory of ours alone, which goes with the demo.
-pub(super) struct Directory(PathBuf);
+/// A directory of ours alone, which goes with this value.
+pub(crate) struct Directory(PathBuf);
 
 impl Directory {
-    pub(super) fn new() -> Result<Self, DemoError> {
-        let path = std::env::temp_dir().join(format!("tenure-demo-{:.8}", random()?));
+    /// `<name>-<8 random digits>` among the temporary files, 0700.
+    pub(crate) fn new(name: &str) -> io::Result<Self> {
+        let path = std::env::temp_dir().join(format!("{name}-{:.8}", random()?));
         std::fs::DirBuilder::new().mode(0o700).create(&path)?;
         Ok(Self(path))
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.0
     }
 
-    pub(super) fn join(&self, name: &str) -> PathBuf {
+    pub(crate) fn join(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }
 

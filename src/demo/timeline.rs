@@ -17,7 +17,7 @@ pub struct Look {
 
 /// How a text stands out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Tone {
+pub(crate) enum Tone {
     Plain,
     Bold,
     Dim,
@@ -47,7 +47,7 @@ const PAUSE: Duration = Duration::from_millis(600);
 const WIDE: usize = 52;
 
 /// Prints events as they happen.
-pub(super) struct Timeline<'a> {
+pub(crate) struct Timeline<'a> {
     out: &'a mut (dyn Write + Send),
     look: Look,
     started: Instant,
@@ -55,11 +55,11 @@ pub(super) struct Timeline<'a> {
 }
 
 impl<'a> Timeline<'a> {
-    pub(super) fn new(out: &'a mut (dyn Write + Send), look: Look) -> Self {
+    pub(crate) fn new(out: &'a mut (dyn Write + Send), look: Look) -> Self {
         Self { out, look, started: Instant::now(), live: false }
     }
 
-    pub(super) fn elapsed(&self) -> Duration {
+    pub(crate) fn elapsed(&self) -> Duration {
         self.started.elapsed()
     }
 
@@ -69,7 +69,7 @@ impl<'a> Timeline<'a> {
     }
 
     /// A line over what follows.
-    pub(super) fn heading(&mut self, title: &str, more: &str) -> io::Result<()> {
+    pub(crate) fn heading(&mut self, title: &str, more: &str) -> io::Result<()> {
         self.clear()?;
         let (title, more) = (self.paint(title, Tone::Bold), self.paint(more, Tone::Dim));
         writeln!(self.out, "\n  {title}  {more}")?;
@@ -77,7 +77,7 @@ impl<'a> Timeline<'a> {
     }
 
     /// What happened now, and that it is as it should be.
-    pub(super) fn event(&mut self, tone: Tone, word: &str, text: &str) -> io::Result<()> {
+    pub(crate) fn event(&mut self, tone: Tone, word: &str, text: &str) -> io::Result<()> {
         self.clear()?;
         let time = self.paint(&format!("{:6.2}s", self.elapsed().as_secs_f64()), Tone::Dim);
         let (rule, mark) = if self.look.terminal { ("│", "●") } else { ("|", "*") };
@@ -89,10 +89,34 @@ impl<'a> Timeline<'a> {
     }
 
     /// More about the event above.
-    pub(super) fn more(&mut self, text: &str) -> io::Result<()> {
+    pub(crate) fn more(&mut self, text: &str) -> io::Result<()> {
         self.clear()?;
         let rule = self.paint(if self.look.terminal { "│" } else { "|" }, Tone::Dim);
         writeln!(self.out, "        {rule}   {:9} {text}", "")?;
+        self.out.flush()
+    }
+
+    /// A line as it is, for whoever copies it.
+    pub(crate) fn plain(&mut self, text: &str) -> io::Result<()> {
+        self.clear()?;
+        writeln!(self.out, "{text}")?;
+        self.out.flush()
+    }
+
+    /// On a terminal, a line that stands below all others until the next one is printed. It is cut where it is too wide:
+    /// one that went on in a second row could not be taken back.
+    pub(crate) fn footer(&mut self, text: &str) -> io::Result<()> {
+        if !self.look.terminal {
+            return Ok(());
+        }
+        write!(self.out, "\r\x1b[2K\x1b[?7l{text}\x1b[?7h")?;
+        self.live = true;
+        self.out.flush()
+    }
+
+    /// Takes back a line that would have been replaced.
+    pub(crate) fn end(&mut self) -> io::Result<()> {
+        self.clear()?;
         self.out.flush()
     }
 
@@ -152,7 +176,7 @@ impl<'a> Timeline<'a> {
         self.more(&format!("{:widest$} {key}", ""))
     }
 
-    pub(super) fn paint(&self, text: &str, tone: Tone) -> String {
+    pub(crate) fn paint(&self, text: &str, tone: Tone) -> String {
         match self.look.colour && tone != Tone::Plain {
             true => format!("\x1b[{}m{text}\x1b[0m", tone.code()),
             false => text.to_owned(),

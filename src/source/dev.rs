@@ -163,6 +163,21 @@ impl DevVault {
         self.state().store.put(name, data, now)
     }
 
+    /// Takes a value below `secret/data/` away, with all of its versions.
+    pub fn remove(&self, name: &str) {
+        self.state().store.remove(name);
+    }
+
+    /// Takes a role below `database/creds/` away. Its users live on until their leases end.
+    pub fn remove_database_role(&self, name: &str) {
+        self.state().store.database_roles.remove(name);
+    }
+
+    /// Whether the database is down: then no user of it is made and none is prolonged, and everything else goes on.
+    pub fn set_database_down(&self, down: bool) {
+        self.state().store.database_down = down;
+    }
+
     /// Makes an ed25519 key of a transit engine, or its next version.
     ///
     /// # Panics

@@ -111,6 +111,8 @@ struct Version {
 pub(super) struct Store {
     pub(super) token_roles: BTreeMap<String, TokenRole>,
     pub(super) database_roles: BTreeMap<String, DatabaseRole>,
+    /// The database does not answer.
+    pub(super) database_down: bool,
     /// How long after its token a lease is still there: Vault revokes leases by itself, a little later.
     revocation_lag: Duration,
     values: BTreeMap<String, Vec<Version>>,
@@ -199,6 +201,11 @@ impl Store {
         let versions = self.values.entry(path.to_owned()).or_default();
         versions.push(Version { data, created: now });
         versions.len() as u64
+    }
+
+    /// Takes a KV value away, with all of its versions.
+    pub(super) fn remove(&mut self, path: &str) {
+        self.values.remove(path);
     }
 
     pub(super) fn log_in(
@@ -302,6 +309,9 @@ impl Store {
         let Some(lease) = lease else {
             return Err(refused(400, Class::LeaseGone, "lease not found"));
         };
+        if self.database_down {
+            return Err(unreachable_database());
+        }
         // The database engine extends by its role's TTL at most, whatever is asked.
         let ttl = whole(increment.min(lease.role.ttl).min(lease.max.left(now)));
         lease.end = Until::new(now, ttl);
@@ -359,6 +369,9 @@ impl Store {
         let Some(role) = self.database_roles.get(name).copied() else {
             return Err(refused(400, Class::Permanent, &format!("unknown role: {name}")));
         };
+        if self.database_down {
+            return Err(unreachable_database());
+        }
         self.made += 1;
         let username = format!("v-{name}-{:04}-{}", self.made, random(4)?);
         let lease_id = format!("database/creds/{name}/{}", random(12)?);
@@ -418,6 +431,11 @@ fn mount_of(path: &str) -> Result<Value, Failure> {
         Some("database") => Ok(json!({ "path": "database/", "type": "database", "options": null })),
         _ => Err(refused(403, Class::Forbidden, "permission denied")),
     }
+}
+
+/// What Vault says while its database does not answer.
+fn unreachable_database() -> Failure {
+    refused(500, Class::Transient, "the database cannot be reached (a failure that was switched on)")
 }
 
 /// An answer as Vault would give it: a status, a class, an entry of `errors`.
