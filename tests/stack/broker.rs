@@ -335,10 +335,11 @@ impl Broker<'_> {
         self.log().lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
-    /// The lines of the audit file, with those of earlier starts.
+    /// The lines of the audit file, with those of earlier starts; without one that is just being written.
     pub(crate) fn audit(&self) -> Vec<Value> {
         let file = std::fs::read_to_string(self.path("audit.jsonl")).unwrap_or_default();
-        file.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect()
+        let whole = file.rfind('\n').map_or("", |end| &file[..end]);
+        whole.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect()
     }
 
     /// How many audit lines tell of `event`.
