@@ -169,6 +169,12 @@ impl Until {
     }
 }
 
+/// The one of these that is over first.
+#[must_use]
+pub fn soonest(untils: impl IntoIterator<Item = Option<Until>>, now: Moment) -> Option<Until> {
+    untils.into_iter().flatten().min_by_key(|until| until.left(now))
+}
+
 /// Reads both clocks. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Clock(Arc<Source>);

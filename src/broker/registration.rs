@@ -223,7 +223,7 @@ impl RunView {
             rule: rule.map(|rule| rule.name.clone()),
             token_role: rule.map(|rule| rule.token_role.to_string()).or(grant),
             policies,
-            leases: work.map_or(0, |work| work.leases.all().len()),
+            leases: work.map_or(0, |work| work.leases.count()),
             tags: run.tags.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect(),
         }
     }

@@ -5,12 +5,10 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use tokio::sync::SetOnce;
 
-use super::leases::Leases;
 use super::life::{Act, Cause, Event, Life};
-use super::tokens::Grant;
+use super::work::Work;
 use crate::audit::{self, Entry, Lead, RunStamp};
 use crate::clock::{Moment, Until};
-use crate::lease::keeper::TokenKeeper;
 use crate::policy::rules::{Rule, Share};
 use crate::run::Run;
 use crate::secret::Credential;
@@ -67,17 +65,6 @@ pub struct Active {
     leads: OnceLock<[Option<Lead>; 2]>,
 }
 
-/// What hangs off a run's token.
-pub struct Work {
-    /// What its token is made from, and the token's keeper; `None` where leases hang off the login token.
-    pub token: Option<(Arc<Grant>, TokenKeeper)>,
-    /// The keeper of the token that leases hang off.
-    pub parent: TokenKeeper,
-    /// The leases.
-    pub leases: Leases,
-    pub(super) context: Arc<super::tokens::Context>,
-}
-
 impl Active {
     pub(super) fn new(
         run: Run,
@@ -108,10 +95,6 @@ impl Active {
             work: OnceLock::new(),
             leads: OnceLock::new(),
         })
-    }
-
-    pub(super) fn at_depth(self, depth: u32) -> Self {
-        Self { depth, ..self }
     }
 
     /// What a caller presents to be this run. It is for its registrant alone.

@@ -245,6 +245,13 @@ impl Leases {
         all
     }
 
+    /// How many entries there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        let cached = |key: &&ReadKey| self.pool.values.contains_key(&(self.number, ReadKey::clone(key)));
+        self.live().len() + self.settled().iter().filter(cached).count()
+    }
+
     /// The run goes on until then.
     pub(super) fn extend(&self, until: Until) {
         let both = Both::new(self.pool.limits, Some(until));

@@ -13,44 +13,47 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use crate::audit::{Audit, Entry, Event};
-use crate::backoff::{self, Backoff};
-use crate::clock::{Clock, Until};
+use crate::backoff;
+use crate::clock::Clock;
 use crate::lease::failure::{Class, Failure};
 use crate::lease::keeper::{Keeper, TokenKeeper};
-use crate::lease::state::Terms;
 use crate::lease::upstream::{Login, Source, TransitKey};
-use crate::policy::rules::{Rules, Verification};
+use crate::policy::rules::Rules;
 use crate::run::arn::Flow;
 use crate::run::budget::Budget;
-use crate::run::request::{Facts, Request};
-use crate::run::workflow::{EcsTask, Standing, Workflow};
-use crate::run::{Boot, Kind, Run};
+use crate::run::workflow::{EcsTask, Workflow};
+use crate::run::{Boot, Run};
 use crate::supervise::Supervisor;
 
 mod active;
 pub mod journal;
 pub mod leases;
 mod life;
+mod own;
 mod register;
 mod registry;
 pub mod subjects;
 mod tokens;
 mod verify;
 mod watch;
+mod work;
 
-pub use active::{Active, Registrant, Work};
+pub use active::{Active, Registrant};
 pub use life::Cause;
+pub use own::{Own, StartError};
 pub use register::{Refusal, Registered};
 pub use registry::{Found, Gone};
 pub use tokens::Grant;
+pub use work::Work;
 
 use active::Secrets;
 use journal::{Journal, Orphan};
-use leases::{Leases, Limits, Pool};
+use leases::{Limits, Pool};
 use life::Life;
 use registry::Registry;
 use subjects::Subjects;
-use tokens::{Context, LeaseIds, LoginPerformer, RunPerformer, refused};
+use tokens::{Context, LoginPerformer, refused};
+use work::token_terms;
 
 /// How long a call waits for the token that it is to be made with.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -98,23 +101,6 @@ pub struct Setup {
     pub subject_expiry: SubjectExpiry,
 }
 
-/// The process's own run.
-#[derive(Debug)]
-pub struct Own {
-    /// Its id.
-    pub id: Arc<str>,
-    /// What its environment says of it.
-    pub request: Request,
-    /// The ECS task that the process runs in.
-    pub task: Option<EcsTask>,
-    /// The token role for its token; without one, leases hang off the login token.
-    pub token_role: Option<String>,
-    /// The time to live of its token where it has no deadline.
-    pub token_ttl: Duration,
-    /// Whether the platform is asked about it.
-    pub verification: Verification,
-}
-
 /// How the platform is asked whether runs go on.
 #[derive(Clone, Copy, Debug)]
 pub struct Watching {
@@ -152,7 +138,7 @@ pub struct Runs {
     own: Arc<Active>,
     registry: Mutex<Registry>,
     /// What runs of a rule share, by the rule's name, and how many of them there are.
-    shared: Mutex<HashMap<String, (Arc<Active>, usize)>>,
+    shared: Mutex<HashMap<String, (Arc<Work>, usize)>>,
     /// Something must be looked at sooner than was thought.
     news: Notify,
     numbers: AtomicU64,
@@ -179,29 +165,6 @@ struct Common {
     own_token: Option<Arc<Grant>>,
     token_ttl: Duration,
     task: Option<Arc<EcsTask>>,
-}
-
-/// Why the process's own run cannot begin.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The run cannot be written as JSON, which strings always can.
-    #[error("the run cannot be written as JSON")]
-    Json(#[from] serde_json::Error),
-    /// Its subject, or what is said of its execution, was not accepted.
-    #[error("the process's own run cannot begin: {0}")]
-    Refused(String),
-}
-
-/// The terms of our own tokens.
-fn token_terms(until: Option<Until>) -> Terms {
-    Terms {
-        keep: true,
-        revocable: true,
-        fresh: Duration::ZERO,
-        stale: Duration::ZERO,
-        backoff: Backoff::UPSTREAM,
-        until,
-    }
 }
 
 impl Runs {
@@ -317,74 +280,6 @@ impl Runs {
         self.registry().by_id(id)
     }
 
-    /// The run's token and leases; they begin with the first read.
-    pub fn work<'a>(&self, active: &'a Arc<Active>) -> &'a Arc<Work> {
-        active.work_or(|| if active.shares() { self.shared_work(active) } else { self.start_work(active) })
-    }
-
-    fn start_work(&self, active: &Arc<Active>) -> Arc<Work> {
-        let common = &self.common;
-        let grant = match &active.rule {
-            Some(rule) => Some(Arc::new(Grant {
-                role: Arc::clone(&rule.token_role),
-                policies: rule.policies.clone(),
-                namespace: rule.namespace.clone(),
-            })),
-            None => common.own_token.clone(),
-        };
-        let context = common.context(active);
-        let minted = Arc::new(LeaseIds::default());
-        let token = grant.map(|grant| {
-            let performer = Arc::new(RunPerformer {
-                grant: Arc::clone(&grant),
-                ttl: common.token_ttl,
-                login: self.login.clone(),
-                leases: Arc::clone(&minted),
-                context: Arc::clone(&context),
-            });
-            let terms = token_terms(context.deadline());
-            let keeper =
-                Keeper::start("run", terms, None, performer, common.clock.clone(), &common.supervisor);
-            common.supervisor.spawn("login watch", retry_after_login(self.login.clone(), keeper.clone()));
-            (grant, keeper)
-        });
-        let parent = token.as_ref().map_or_else(|| self.login.clone(), |(_, token)| token.clone());
-        let leases = Leases::new(
-            active.number,
-            Arc::clone(&self.pool),
-            parent.clone(),
-            minted,
-            Arc::clone(&context),
-            common.supervisor.clone(),
-        );
-        Arc::new(Work { token, parent, leases, context })
-    }
-
-    /// What runs of the same rule share: the token and the leases of a run of its own, which ends with the last of them.
-    fn shared_work(&self, active: &Arc<Active>) -> Arc<Work> {
-        let Some(rule) = &active.rule else { return self.start_work(active) };
-        let mut shared = self.shared();
-        if let Some((common, users)) = shared.get_mut(&rule.name) {
-            *users += 1;
-            return Arc::clone(common.work_or(|| self.start_work(active)));
-        }
-        let mut run = Run::new(Arc::clone(&active.run.id), Kind::Process);
-        run.tags = Box::new([("shared_by".into(), rule.name.as_str().into())]);
-        let life = Life::new(self.own.deadline(), None);
-        let number = self.number();
-        let made = Run::new_id().ok().and_then(|id| {
-            run.id = id;
-            let rule = Some(Arc::clone(rule));
-            let now = self.common.clock.now();
-            Active::new(run, number, Registrant::Own, rule, life, now, Secrets::default()).ok()
-        });
-        // Without randomness for an id it has a token of its own.
-        let Some(common) = made.map(Arc::new) else { return self.start_work(active) };
-        let work = Arc::clone(common.work_or(|| self.start_work(&common)));
-        shared.insert(rule.name.clone(), (common, 1));
-        work
-    }
-
     /// Waits until there is a token that leases of the process's own run can hang off.
     ///
     /// # Errors
@@ -454,11 +349,6 @@ impl Runs {
             }
             self.step(&active, life::Event::Tick);
         }
-        for (common, _) in self.shared().values() {
-            if let Some(work) = common.work() {
-                work.judge();
-            }
-        }
     }
 
     /// Logs in again where what the last login was made with has been replaced.
@@ -494,13 +384,8 @@ impl Runs {
         for active in &all {
             self.step(active, life::Event::End { cause: Cause::Shutdown });
         }
-        let shared: Vec<_> = self.shared().drain().map(|(_, (common, _))| common).collect();
-        for work in shared.iter().filter_map(|common| common.work()) {
-            work.end();
-        }
         let parents: Vec<TokenKeeper> = all
             .iter()
-            .chain(&shared)
             .filter_map(|active| active.work())
             .filter_map(|work| work.token.as_ref().map(|(_, token)| token.clone()))
             .collect();
@@ -523,27 +408,8 @@ impl Runs {
         self.registry.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn shared(&self) -> MutexGuard<'_, HashMap<String, (Arc<Active>, usize)>> {
+    fn shared(&self) -> MutexGuard<'_, HashMap<String, (Arc<Work>, usize)>> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Work {
-    fn judge(&self) {
-        if let Some((_, token)) = &self.token {
-            token.judge();
-        }
-        for entry in self.leases.all() {
-            entry.keeper.judge();
-        }
-    }
-
-    /// One revocation ends all. Without a token of its own the leases end with the login token.
-    fn end(&self) {
-        self.leases.end();
-        if let Some((_, token)) = &self.token {
-            token.request_end();
-        }
     }
 }
 
@@ -563,68 +429,6 @@ impl Common {
         })
     }
 
-    /// The process's own run, as its environment tells of it.
-    fn said(&self, id: Arc<str>, facts: &Facts) -> Run {
-        let kind = match (&facts.execution, &self.task) {
-            (Some(_), _) => Kind::State,
-            (None, Some(_)) => Kind::Task,
-            (None, None) => Kind::Process,
-        };
-        Run {
-            parents: register::above(facts, None),
-            execution: facts.execution.clone(),
-            state: facts.state.clone(),
-            attempt: facts.attempt,
-            task: self.task.clone(),
-            tags: facts.tags.clone().into_iter().collect(),
-            ..Run::new(id, kind)
-        }
-    }
-
-    /// The process's own run, as far as the configuration wants it checked.
-    async fn own(
-        &self,
-        said: Run,
-        request: Request,
-        verification: Verification,
-        login: &TokenKeeper,
-        budget: &Mutex<Budget>,
-    ) -> Result<Active, StartError> {
-        let now = self.clock.now();
-        let Request { facts, deadline, subject_token, task_token } = request;
-        let refused = |refusal: Refusal| StartError::Refused(refusal.to_string());
-        let checked =
-            self.subject(&facts, &said, subject_token.as_ref(), None, login).await.map_err(refused)?;
-        let (standing, unknown) = match verification {
-            Verification::Off => (None, None),
-            _ => {
-                let said = self.standing(&facts, task_token.as_ref(), budget).await;
-                let (standing, unknown) = said.map_err(refused)?;
-                (Some(standing), unknown)
-            }
-        };
-        if let Some(failure) = unknown.filter(|_| verification == Verification::Require) {
-            return Err(refused(Refusal::Unavailable(failure)));
-        }
-        if verification == Verification::Require && standing != Some(Standing::Verified) {
-            let word = standing.unwrap_or(Standing::Asserted).word();
-            return Err(StartError::Refused(format!(
-                "run.verification requires a verified run, and the platform's word on this one is {word:?}"
-            )));
-        }
-        let (subject, expires) = checked.map_or((None, None), |(subject, expires)| (Some(subject), expires));
-        let deadline = [deadline, expires.filter(|_| self.subject_expiry == SubjectExpiry::Cap)]
-            .into_iter()
-            .flatten()
-            .min_by_key(|deadline| deadline.left(now));
-        let run =
-            Run { subject: subject.map(Box::new), standing: standing.unwrap_or(Standing::Asserted), ..said };
-        let mut life = Life::new(deadline, deadline);
-        self.watch_life(&mut life, &run, task_token.is_some());
-        let secrets = Secrets { handle: None, task_token };
-        Ok(Active::new(run, 0, Registrant::Own, None, life, now, secrets)?)
-    }
-
     /// How the platform is asked about a run from now on, if it is.
     fn watch_life(&self, life: &mut Life, run: &Run, has_task_token: bool) {
         if self.workflow.is_none() {
@@ -636,27 +440,6 @@ impl Common {
             life.watch(life::Question::Heartbeat, self.watching.heartbeat, roll, now);
         } else if let Some(every) = self.watching.poll.filter(|_| standard) {
             life.watch(life::Question::Describe, every, roll, now);
-        }
-    }
-}
-
-/// With each new login the run token is tried again at once: that there was none may be all that stood in its way.
-async fn retry_after_login(login: TokenKeeper, token: TokenKeeper) {
-    let mut watch = login.watch();
-    let mut ends = token.watch();
-    let mut logins = 0;
-    loop {
-        let view = watch.see();
-        if view.ended || ends.see().ended {
-            return;
-        }
-        if view.seq > logins {
-            logins = view.seq;
-            token.retry();
-        }
-        tokio::select! {
-            () = watch.changed() => {}
-            () = ends.changed() => {}
         }
     }
 }

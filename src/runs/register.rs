@@ -14,7 +14,7 @@ use super::tokens::refused;
 use super::{PATIENCE, Runs, SubjectExpiry};
 use crate::audit::{AuditError, Entry, Event, Peer};
 use crate::causes::causes;
-use crate::clock::Until;
+use crate::clock::{Until, soonest};
 use crate::lease::failure::{Class, Failure};
 use crate::policy::rules::{Candidate, Choice, Owner, Rule, Verification};
 use crate::run::arn::ExecutionArn;
@@ -183,17 +183,16 @@ impl Runs {
         if deadline.is_some_and(|deadline| deadline.is_over(now)) {
             return Err(Refusal::Wrong("the run's deadline passed before it could begin".to_owned()));
         }
-        let soonest =
-            |untils: &[Option<Until>]| untils.iter().flatten().copied().min_by_key(|until| until.left(now));
         // The registrant may be extended, and what it registered with it.
-        let ceiling = soonest(&[Some(Until::new(now, rule.max_ttl)), cap]);
-        let deadline = soonest(&[ceiling, deadline, by.deadline()]);
+        let ceiling = soonest([Some(Until::new(now, rule.max_ttl)), cap], now);
+        let deadline = soonest([ceiling, deadline, by.deadline()], now);
         let mut life = Life::new(deadline, ceiling);
         common.watch_life(&mut life, &run, task_token.is_some());
         let secrets = Secrets { handle: Some(new_handle()?), task_token };
         let active = Active::new(run, self.number(), registrant, Some(rule), life, now, secrets);
-        let active = active.map_err(|error| Refusal::Unaudited(error.to_string()))?;
-        let active = Arc::new(active.at_depth(depth));
+        let mut active = active.map_err(|error| Refusal::Unaudited(error.to_string()))?;
+        active.depth = depth;
+        let active = Arc::new(active);
         if let Some(known) = self.take_place(&active, key.as_ref())? {
             return told(known).await;
         }

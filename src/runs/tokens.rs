@@ -339,7 +339,7 @@ impl RunToken {
         let create = |login: Arc<Token>| async move {
             context.source.create_token(calling.clone(), &login, wanted).await
         };
-        let result = self.with_login(create).await;
+        let result = with_login(&self.login, context.patience, create).await;
         context.note(Event::RunStart, &call, &result, |entry, minted| {
             let entry = entry.detail(&spec.role);
             match ends(minted) {
@@ -357,38 +357,16 @@ impl RunToken {
         context.recorded(minted, TokenKind::Run).await
     }
 
-    /// Asks with the login token; should that one turn out to be lost, once more with the next. A login token is used so
-    /// rarely that this may be the first use since it was lost.
-    async fn with_login<T, F>(&self, ask: impl Fn(Arc<Token>) -> F) -> Result<T, Failure>
-    where
-        F: Future<Output = Result<T, Failure>>,
-    {
-        let patience = self.context.patience;
-        let mut again = true;
-        loop {
-            let login = self.login.get(Duration::ZERO, patience).await;
-            let failure = match login.map(|taken| taken.held) {
-                Ok(login) => match ask(Arc::clone(&login.payload)).await {
-                    Ok(answer) => return Ok(answer),
-                    Err(failure) => self.login.decide(login.seq, failure, patience).await,
-                },
-                Err(refusal) => refused("login token", refusal),
-            };
-            match failure.class {
-                Class::TokenLost if again => again = false,
-                Class::TokenLost => return Err(failure.decided(Class::Transient)),
-                _ => return Err(failure),
-            }
-        }
-    }
-
     /// Revokes the token and, with the login token's right to look, sees that it and its leases are gone.
     async fn end(&self, token: &Arc<Token>) -> Result<(), Failure> {
         let context = &self.context;
         let leases = self.leases.ending(token, context.clock.now());
         let leases = &*leases;
         context.revoke(token, "run token").await?;
-        let seen = self.with_login(|login| async move { self.seen_gone(&login, token, leases).await }).await;
+        let seen = with_login(&self.login, context.patience, |login| async move {
+            self.seen_gone(&login, token, leases).await
+        })
+        .await;
         match seen {
             Ok(leases) => context.confirmed(&format!("run token and {leases} leases")),
             Err(failure) if failure.class == Class::Transient => return Err(failure),
@@ -418,5 +396,33 @@ impl RunToken {
             }
         }
         Ok(leases.len())
+    }
+}
+
+/// Asks with the login token; should that one turn out to be lost, once more with the next. A login token is used so
+/// rarely that this may be the first use since it was lost.
+pub(super) async fn with_login<T, F>(
+    login: &TokenKeeper,
+    patience: Duration,
+    ask: impl Fn(Arc<Token>) -> F,
+) -> Result<T, Failure>
+where
+    F: Future<Output = Result<T, Failure>>,
+{
+    let mut again = true;
+    loop {
+        let taken = login.get(Duration::ZERO, patience).await;
+        let failure = match taken.map(|taken| taken.held) {
+            Ok(held) => match ask(Arc::clone(&held.payload)).await {
+                Ok(answer) => return Ok(answer),
+                Err(failure) => login.decide(held.seq, failure, patience).await,
+            },
+            Err(refusal) => refused("login token", refusal),
+        };
+        match failure.class {
+            Class::TokenLost if again => again = false,
+            Class::TokenLost => return Err(failure.decided(Class::Transient)),
+            _ => return Err(failure),
+        }
     }
 }

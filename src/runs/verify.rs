@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::register::{Refusal, denied};
 use super::subjects::AskKeys;
-use super::tokens::refused;
+use super::tokens::with_login;
 use super::{Common, PATIENCE};
 use crate::clock::Until;
 use crate::lease::failure::{Class, Failure};
@@ -50,21 +50,14 @@ impl Common {
         };
         let now = self.clock.now();
         let lineage = Lineage { execution: facts.execution.as_ref(), ancestors: &run.parents };
-        let ask = || -> BoxFuture<'_, Result<PublicKeys, Failure>> {
-            Box::pin(async move {
-                let taken = login.get(Duration::ZERO, PATIENCE).await;
-                let held = taken.map_err(|refusal| refused("login token", refusal))?.held;
-                let call = self.boot.call(&run.id);
-                // Asked only where there is a key.
-                let key =
-                    self.seal_key.as_ref().ok_or_else(|| Failure::new(Class::Permanent, "no key seals"))?;
-                match self.source.public_keys(call, &held.payload, key).await {
-                    Ok(keys) => Ok(keys),
-                    Err(failure) => Err(login.decide(held.seq, failure, PATIENCE).await),
-                }
-            })
-        };
-        let ask = self.seal_key.is_some().then_some(&ask as AskKeys<'_>);
+        let ask = self.seal_key.as_ref().map(|key| {
+            move || -> BoxFuture<'_, Result<PublicKeys, Failure>> {
+                Box::pin(with_login(login, PATIENCE, move |login| async move {
+                    self.source.public_keys(self.boot.call(&run.id), &login, key).await
+                }))
+            }
+        });
+        let ask = ask.as_ref().map(|ask| ask as AskKeys<'_>);
         match self.subjects.check(token, lineage, now, ask).await {
             Ok(checked) => {
                 let until = Until::new(now, checked.expires.saturating_sub(now.wall()));

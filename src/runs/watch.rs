@@ -158,15 +158,6 @@ impl Runs {
         self.registry().retire(active, cause, now);
     }
 
-    /// A run that shares what it has with others of its rule is over. Returns whether nobody else uses that any more.
-    fn leaves_as_the_last(&self, active: &Active) -> bool {
-        let Some(rule) = &active.rule else { return true };
-        let mut shared = self.shared();
-        let Some((_, users)) = shared.get_mut(&rule.name) else { return true };
-        *users = users.saturating_sub(1);
-        *users == 0 && shared.remove(&rule.name).is_some()
-    }
-
     /// An execution is over, and with it all its runs, and what it started.
     fn execution_over(self: &Arc<Self>, execution: &ExecutionArn, status: ExecutionStatus) {
         let (of, started) = {

@@ -15,6 +15,7 @@ use aws_sdk_sts::operation::assume_role::AssumeRoleError;
 use aws_sdk_sts::types::Tag;
 
 use super::chain::{PATIENCE, SPARE};
+use super::refusal::Explained;
 use crate::causes::causes;
 use crate::lease::failure::{Class, Failure};
 
@@ -146,8 +147,7 @@ impl Hop {
         let said = said.split("The Canonical String").next().unwrap_or_default().trim();
         let said: String = said.chars().take(600).collect();
         let attempt = refusal::Attempt { assume: &self.assume, region, access_key };
-        let refusal::Explained { class, cure, credentials } =
-            refusal::explained(&attempt, status, code, &said);
+        let Explained { class, cure, credentials } = refusal::explained(&attempt, status, code, &said);
         let quoted = [code, &said].into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join(": ");
         let message = format!("STS answered {status} to sts:AssumeRole of {role_arn}: {quoted}");
         let message = format!("{}. {cure}", message.trim_end_matches(['.', ':', ' ']));

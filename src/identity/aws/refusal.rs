@@ -14,14 +14,14 @@ pub(super) struct Attempt<'a> {
     pub(super) access_key: &'a str,
 }
 
-/// What a refusal means.
+/// What a refusal means, of a login or of a role that was to be assumed for it.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Explained {
-    pub(super) class: Class,
-    /// Cause and cure, as sentences.
-    pub(super) cure: String,
+pub(in crate::identity::aws) struct Explained {
+    pub(in crate::identity::aws) class: Class,
+    /// Cause and cure, as sentences; empty where upstream's own words must do.
+    pub(in crate::identity::aws) cure: String,
     /// Whether other AWS credentials may help: those at hand must not be used again.
-    pub(super) credentials: bool,
+    pub(in crate::identity::aws) credentials: bool,
 }
 
 /// Explains a refusal in Vault's words, or leaves it to the general rules.

@@ -3,6 +3,7 @@
 //! The codes are those of <https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html#API_AssumeRole_Errors>
 //! and <https://docs.aws.amazon.com/STS/latest/APIReference/CommonErrors.html>.
 
+use super::super::refusal::Explained;
 use super::Assume;
 use crate::lease::failure::Class;
 
@@ -12,16 +13,6 @@ pub(super) struct Attempt<'a> {
     pub(super) region: &'a str,
     /// The caller's.
     pub(super) access_key: &'a str,
-}
-
-/// What a refusal means.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Explained {
-    pub(super) class: Class,
-    /// Cause and cure, as sentences; empty where STS's own words must do.
-    pub(super) cure: String,
-    /// Whether the caller's credentials must not be used again.
-    pub(super) credentials: bool,
 }
 
 /// Explains a refusal.
