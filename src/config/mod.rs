@@ -250,4 +250,6 @@ pub enum LogFormat {
 pub struct Shutdown {
     /// How long draining and revoking may take together.
     pub grace: Duration,
+    /// When the platform kills a process that was told to end, where that is said.
+    pub stop_timeout: Option<Duration>,
 }

@@ -231,10 +231,12 @@ pub(crate) struct RawCache {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct RawLog {
-    /// What is said: a level, and levels of targets: "info,tenure::vault=debug". Default: "info". Environment: TENURE_LOG.
+    /// What is said: a level, and levels of targets: "info,tenure::vault=debug". What other crates say below info is never
+    /// shown: it can hold what they send. Default: "info". Environment: TENURE_LOG, or else RUST_LOG.
     #[schemars(extend("default" = "info"))]
     pub(crate) filter: Option<String>,
-    /// The form of its lines; "auto" is text on a terminal and JSON elsewhere. Default: "auto".
+    /// The form of its lines; "auto" is text on a terminal and JSON elsewhere. Default: "auto". Environment:
+    /// TENURE_LOG_FORMAT.
     #[schemars(extend("default" = "auto"))]
     pub(crate) format: Option<LogFormat>,
 }
@@ -242,9 +244,14 @@ pub(crate) struct RawLog {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct RawShutdown {
-    /// How long draining and revoking may take together. Default: "20s".
+    /// How long draining and revoking may take together, from SIGTERM on; at most "115s". It must end before the platform
+    /// kills the process: after stopTimeout on ECS (30 s by default, 120 s at most), after terminationGracePeriodSeconds on
+    /// Kubernetes (30 s by default). Default: "20s".
     #[schemars(extend("default" = "20s"))]
     pub(crate) grace: Option<RawDuration>,
+    /// When the platform kills a process that was told to end, as its own configuration says: ECS's stopTimeout. It only
+    /// serves to check the grace. Default: not known. Environment: TENURE_STOP_TIMEOUT.
+    pub(crate) stop_timeout: Option<RawDuration>,
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -313,7 +320,10 @@ pub(crate) const VARIABLES: &[(&str, &str)] = &[
     ("TENURE_TCP", "listen.tcp.address"),
     ("TENURE_TOKEN_FILE", "listen.tcp.token_file"),
     ("TENURE_AUDIT_FILE", "audit.file"),
+    ("RUST_LOG", "log.filter"),
     ("TENURE_LOG", "log.filter"),
+    ("TENURE_LOG_FORMAT", "log.format"),
+    ("TENURE_STOP_TIMEOUT", "shutdown.stop_timeout"),
 ];
 
 /// The variable that sets `key`, for a message on what is missing.

@@ -80,6 +80,8 @@ pub(crate) fn settings(config: &Config, document: &Document) -> Vec<Setting> {
     };
     list.text("log.format", Some(&format.to_owned()));
     list.duration("shutdown.grace", config.shutdown.grace);
+    let stop = config.shutdown.stop_timeout.map(|stop| humantime::format_duration(stop).to_string());
+    list.text("shutdown.stop_timeout", stop.as_ref());
     for (i, path) in config.prefetch.iter().enumerate() {
         list.text(&format!("prefetch[{i}].path"), Some(&path.to_string()));
     }

@@ -1,13 +1,12 @@
 //! What was said → what it means. Every check reports and goes on, so that one run of `config check` shows everything.
 
 mod assume;
+mod process;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-
-use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use super::document::Document;
 use super::environment::Environment;
@@ -18,8 +17,8 @@ use super::raw::{
     RawVault, variable_of,
 };
 use super::{
-    Allow, AuditSink, AwsLogin, Cache, ClientCertificate, Config, Listen, Log, Peer, Run, Shutdown,
-    TcpListen, UnixListen, Vault,
+    Allow, AuditSink, AwsLogin, Cache, ClientCertificate, Config, Listen, Log, Peer, Run, TcpListen,
+    UnixListen, Vault,
 };
 
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -48,8 +47,7 @@ pub(crate) fn config(
     let cache = check.cache(&raw.cache);
     let subject = check.subject(&raw.subject);
     let filter = check.filter(raw.log.filter.as_deref());
-    let grace = raw.shutdown.grace.as_ref();
-    let shutdown = Shutdown { grace: check.duration("shutdown.grace", grace, 20 * SECOND, SECOND, HOUR) };
+    let shutdown = check.shutdown(&raw.shutdown);
     let prefetch = check.prefetch(&raw.prefetch);
     check.distinct(&listen, audit.as_ref(), &run);
     let log = Log { filter, format: raw.log.format.unwrap_or_default() };
@@ -293,29 +291,6 @@ impl Check<'_> {
             kv_bytes: raw.kv_bytes.unwrap_or(16 << 20),
             read_timeout: self.duration("cache.read_timeout", read_timeout, 30 * SECOND, MILLISECOND, HOUR),
         }
-    }
-
-    fn filter(&mut self, text: Option<&str>) -> Targets {
-        let text = text.unwrap_or("info");
-        let fallback = Targets::new().with_default(LevelFilter::INFO);
-        // `Targets` takes a word that is no level for a target, of which it then enables everything: a typo would be
-        // loud and unnoticed.
-        let bare = text
-            .split(',')
-            .map(str::trim)
-            .find(|part| !part.contains('=') && part.parse::<LevelFilter>().is_err());
-        if bare.is_none()
-            && let Ok(targets) = text.parse()
-        {
-            return targets;
-        }
-        let word = bare.filter(|word| !word.is_empty()).unwrap_or(text);
-        let message = format!(
-            "{word:?} is not a level (off, error, warn, info, debug, trace) or a target with one, such as \
-             \"info,tenure::vault=debug\""
-        );
-        self.refuse::<()>("log.filter", message);
-        fallback
     }
 
     fn prefetch(&mut self, raw: &[RawPrefetch]) -> Vec<SecretPath> {
