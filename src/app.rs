@@ -2,6 +2,7 @@
 
 pub mod doctor;
 mod login;
+mod serve;
 pub mod subject;
 
 use std::net::SocketAddr;
@@ -10,7 +11,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::audit::{self, Audit, AuditError, Entry, Event};
 use crate::broker::Broker;
@@ -35,6 +35,8 @@ use crate::source::vault::VaultSource;
 use crate::supervise::Supervisor;
 use crate::vault::{ClientCert, VaultClient, VaultConfig};
 use crate::workflow::{self, StepFunctions};
+
+pub use serve::{Ended, serve};
 
 /// How often the clocks are compared.
 const HEARTBEAT: Duration = Duration::from_secs(1);
@@ -333,86 +335,6 @@ impl App {
     /// [stops](Self::stop) the broker himself is to do so.
     pub async fn fallen(&self) -> &'static str {
         self.supervisor.fallen().await
-    }
-
-    /// Serves until SIGTERM or SIGINT, or until a task falls; then drains, revokes and closes the log.
-    ///
-    /// # Errors
-    /// Upstream refuses us for good at the start, or a task panicked.
-    pub async fn serve(mut self) -> Result<(), AppError> {
-        let stream = |kind| {
-            signal(kind).map_err(|source| AppError::System { what: "signals cannot be listened to", source })
-        };
-        let (mut term, mut interrupt, mut hangup) = (
-            stream(SignalKind::terminate())?,
-            stream(SignalKind::interrupt())?,
-            stream(SignalKind::hangup())?,
-        );
-        let supervisor = self.supervisor.clone();
-        let mut established = false;
-        let result = loop {
-            tokio::select! {
-                _ = term.recv() => break Ok(()),
-                _ = interrupt.recv() => break Ok(()),
-                _ = hangup.recv() => match self.audit.reopen().await {
-                    Ok(()) => tracing::info!("SIGHUP: the audit log was reopened"),
-                    Err(error) => tracing::error!(%error, "SIGHUP: the audit log was not reopened; the old file is still the log"),
-                },
-                name = supervisor.fallen() => break Err(AppError::Fallen(name)),
-                result = self.established(), if !established => match result {
-                    Ok(()) => {
-                        established = true;
-                        self.announce();
-                    }
-                    Err(error) => break Err(error),
-                },
-            }
-        };
-        if result.is_ok() {
-            tracing::info!("stopping: draining, then revoking");
-        }
-        self.stop().await;
-        result
-    }
-
-    fn announce(&self) {
-        let runs = self.broker.runs();
-        let leases = match &runs.own_work().token {
-            Some((grant, _)) => format!("a run token of role {}", grant.role),
-            None => {
-                "the login token itself: set run.token_role, so that the login needs no access to secrets"
-                    .to_owned()
-            }
-        };
-        tracing::info!(
-            login = runs.method,
-            run = %runs.own().run.id,
-            socket = self.socket.as_ref().map(|path| path.display().to_string()),
-            tcp = self.tcp.map(|address| address.to_string()),
-            "serving; leases hang off {leases}"
-        );
-    }
-
-    /// Drains, revokes and confirms, within the configured grace, and closes the log. Returns whether all of it was
-    /// done in time; what was not is left to its own expiry and to the journal.
-    pub async fn stop(self) -> bool {
-        self.doors.close();
-        let drained = tokio::time::timeout(self.grace.mul_f64(0.2), async {
-            while self.broker.metrics().connections.get() > 0 {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        });
-        let drained = drained.await.is_ok();
-        let revoked = self.broker.runs().end(self.grace.mul_f64(0.7)).await;
-        if !revoked {
-            tracing::error!("not everything could be revoked in time: the rest is left to its own expiry");
-        }
-        let left = if revoked { "everything was revoked" } else { "not everything could be revoked in time" };
-        self.audit.note(&Entry::done(Event::Shutdown).detail(left));
-        if let Err(error) = self.audit.clone().close().await {
-            tracing::error!(%error, "the audit log was not closed cleanly");
-        }
-        drained && revoked
     }
 }
 

@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use crate::audit::{Audit, AuditError, Composed, Entry, Event, Fragment, Peer, Receipt, Source};
@@ -154,6 +155,7 @@ pub struct Broker {
     clock: Clock,
     metrics: Metrics,
     patience: Duration,
+    stopping: AtomicBool,
 }
 
 impl Broker {
@@ -169,7 +171,7 @@ impl Broker {
         patience: Duration,
     ) -> Self {
         audit.bound(patience);
-        Self { runs, admission, audit, boot, clock, metrics, patience }
+        Self { runs, admission, audit, boot, clock, metrics, patience, stopping: AtomicBool::new(false) }
     }
 
     /// The runs that it serves.

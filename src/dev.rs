@@ -10,13 +10,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::process::Signal;
-use tokio::signal::unix::{Signal as Signals, SignalKind, signal};
+use tokio::signal::unix::{SignalKind, signal};
 
-use crate::app::{App, AppError, Upstream, process_run};
+use crate::app::{App, AppError, Ended, Upstream, process_run};
 use crate::audit::Event;
 use crate::clock::Clock;
 use crate::config::{Environment, Problem, Problems};
 use crate::demo::{Look, Timeline, Tone};
+use crate::init::{Told, exit_code};
 use crate::source::dev::DevVault;
 
 mod child;
@@ -148,7 +149,8 @@ pub async fn run(
     look: Look,
 ) -> Result<u8, DevError> {
     // From now on no signal ends us before everything was revoked.
-    let mut told = Told::listen()?;
+    let mut told = Told::listen(&[Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT])
+        .map_err(file_error("signals cannot be listened to".to_owned()))?;
     let stage = Stage::new(options, clock)?;
     let written = std::fs::metadata(stage.log()).map_or(0, |log| log.len());
     let upstream = match &stage.vault {
@@ -180,36 +182,11 @@ pub async fn run(
     let served = match established {
         Ok(None) => show.serve(options, &stage, &app, &mut told).await,
         Ok(Some(_)) if options.command.is_empty() => Ok(0),
-        Ok(Some(signal)) => Ok(child::code_of_signal(signal.as_raw())),
+        Ok(Some(signal)) => Ok(exit_code(signal)),
         Err(error) => Err(error.into()),
     };
-    show.end(app).await;
+    show.end(app, &mut told).await;
     served
-}
-
-/// The signals that end us, or the command.
-struct Told([(Signal, Signals); 4]);
-
-impl Told {
-    fn listen() -> Result<Self, DevError> {
-        let stream = |which: Signal| {
-            let stream = signal(SignalKind::from_raw(which.as_raw()));
-            stream
-                .map(|stream| (which, stream))
-                .map_err(file_error("signals cannot be listened to".to_owned()))
-        };
-        Ok(Self([stream(Signal::INT)?, stream(Signal::TERM)?, stream(Signal::HUP)?, stream(Signal::QUIT)?]))
-    }
-
-    async fn next(&mut self) -> Signal {
-        let [(a, int), (b, term), (c, hup), (d, quit)] = &mut self.0;
-        tokio::select! {
-            _ = int.recv() => *a,
-            _ = term.recv() => *b,
-            _ = hup.recv() => *c,
-            _ = quit.recv() => *d,
-        }
-    }
 }
 
 /// What is told, and what it is told of.
@@ -258,7 +235,7 @@ impl Show<'_> {
             tokio::select! {
                 code = ended(&mut child) => return code,
                 name = app.fallen() => return Err(AppError::Fallen(name).into()),
-                signal = told.next() => match &child {
+                signal = told.next() => match &mut child {
                     Some(child) => child.forward(signal),
                     None => return Ok(0),
                 },
@@ -397,12 +374,12 @@ impl Show<'_> {
         }
     }
 
-    /// Revokes everything, and says what is left.
-    async fn end(&mut self, app: App) {
+    /// Revokes everything, and says what is left. A signal cuts that short.
+    async fn end(&mut self, app: App, told: &mut Told) {
         if let Some(vault) = &self.vault {
             self.troubles.end(vault);
         }
-        let revoked = app.stop().await;
+        let revoked = app.end(told.next()).await == Ended::Revoked;
         self.tell();
         let left = self.vault.as_ref().map_or(0, |vault| vault.alive() + vault.tokens().len());
         match revoked && left == 0 {

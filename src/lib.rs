@@ -36,7 +36,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`secret`], [`clock`], [`backoff`], [`caller`], [`causes`] | values: what must not be printed, time, retry delays, who asks |
-//! | [`supervise`] | tasks that do not die silently |
+//! | [`supervise`], [`init`] | tasks that do not die silently; signals, and what the first process of a container owes |
 //! | [`lease`] | the life cycle: one pure state machine ([`lease::state`]), what its readers see ([`lease::view`]), one task for each lease ([`lease::keeper`]), and the seams to upstream ([`lease::upstream`]) |
 //! | [`run`] | what a run is, what is said of it and by whom it is confirmed, and the ids that both logs know it by |
 //! | [`policy`], [`audit`], [`metrics`] | who may ask for what, and what runs may have ([`policy::rules`]); the hash-chained log; what is counted |
@@ -75,6 +75,7 @@ pub mod dev;
 pub mod door;
 mod https;
 pub mod identity;
+pub mod init;
 pub mod lease;
 pub mod metrics;
 pub mod policy;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 /// Each module, and what it may use beside the values.
 const MAY_USE: &[(&str, &[&str])] = &[
     ("supervise", &[]),
+    ("init", &[]),
     ("lease", &["supervise"]),
     ("run", &["lease"]),
     ("policy", &["lease", "run"]),
@@ -29,6 +30,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "lease",
             "run",
             "supervise",
+            "init",
             "policy",
             "audit",
             "metrics",
@@ -59,8 +61,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "supervise",
         ],
     ),
-    ("dev", &["app", "audit", "config", "demo", "lease", "source"]),
-    ("cli", &["app", "audit", "config", "demo", "dev", "run"]),
+    ("dev", &["app", "audit", "config", "demo", "init", "lease", "source"]),
+    ("cli", &["app", "audit", "config", "demo", "dev", "init", "run"]),
     ("main", &["cli"]),
 ];
 

@@ -52,7 +52,8 @@ pub(crate) fn broker(
         let app = App::start(&loaded.config, process_run(loaded.run)?, upstream, clock).await?;
         beside(&app)?;
         ready(app.tcp().map_or(0, |address| address.port()))?;
-        Ok(app.serve().await?)
+        app.serve().await?;
+        Ok(())
     })
 }
 

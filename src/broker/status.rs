@@ -16,6 +16,9 @@ impl Broker {
     /// Whether everything is there: the login, the run's token, every prefetched secret.
     #[must_use]
     pub fn ready(&self) -> Readiness {
+        if self.stopping.load(Ordering::Relaxed) {
+            return Readiness { ready: false, missing: vec!["the broker is stopping".to_owned()] };
+        }
         let now = self.clock.now();
         let mut missing = Vec::new();
         let lacks = |keeper: &TokenKeeper| {
@@ -48,6 +51,11 @@ impl Broker {
             missing.push("audit: the log cannot be written".to_owned());
         }
         Readiness { ready: missing.is_empty(), missing }
+    }
+
+    /// It is about to end: from now on it is not ready. What is asked for is answered as long as it can be.
+    pub fn stopping(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
     }
 
     /// The state of everything, without a value in it.

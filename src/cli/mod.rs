@@ -11,6 +11,7 @@ mod demo;
 mod dev;
 mod doctor;
 mod get;
+mod logging;
 mod probe;
 mod run;
 mod screen;
@@ -27,11 +28,15 @@ use clap::{Parser, Subcommand};
 
 use crate::clock::Clock;
 use crate::config::Environment;
+use crate::init;
 use screen::Screen;
 
 /// Runs the command that the process was started with.
 #[must_use]
 pub fn main() -> ExitCode {
+    if let Err(error) = init::begin() {
+        eprintln!("warning: signals may go unheeded, and orphans unwaited for: {error}");
+    }
     let cli = Cli::parse();
     let environment = Environment::from_os(std::env::vars_os());
     let screen = Screen::new(&environment, std::io::stdout().is_terminal(), std::io::stderr().is_terminal());

@@ -3,18 +3,14 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use tracing::Level;
-use tracing_subscriber::Layer as _;
-use tracing_subscriber::filter::Targets;
-use tracing_subscriber::layer::SubscriberExt as _;
-use tracing_subscriber::util::SubscriberInitExt as _;
 
 use super::check::file_of;
-use super::{Output, Session};
-use crate::app::{App, AppError, Upstream, process_run};
+use super::{Output, Session, logging};
+use crate::app::{self, AppError, Ended, Upstream, process_run};
 use crate::causes::causes;
 use crate::clock::Clock;
-use crate::config::{self, Loaded, Log, LogFormat, Overrides};
+use crate::config::{self, Loaded, Overrides};
+use crate::init::exit_code;
 
 /// Run the broker
 #[derive(Args, Debug, Default)]
@@ -22,7 +18,13 @@ use crate::config::{self, Loaded, Log, LogFormat, Overrides};
     long_about = "Run the broker: log in to Vault, listen, and serve credentials until SIGTERM or SIGINT; then revoke \
         all that was minted.\n\nSettings come from the file, then the environment, then these flags; `tenure config \
         check` shows what is in effect. TENURE_DEADLINE (RFC 3339) and TENURE_TIMEOUT_SECONDS say when the run ends: \
-        its credentials end with it.",
+        its credentials end with it.\n\n\
+        On SIGTERM or SIGINT it is no longer ready, answers who has asked, revokes everything and sees that it is gone: \
+        within shutdown.grace, which must be shorter than the platform's own time-out (ECS: stopTimeout). A second one \
+        ends it at once. SIGHUP reopens the audit log.\n\n\
+        Exit code: 0 ended as told (what the grace did not suffice for is logged, ends by itself, and is revoked at the \
+        next start); 1 not started, refused by Vault for good, or a task failed; 2 the command line is wrong; 130 or 143 \
+        ended at once by a second SIGINT or SIGTERM, what is not revoked is logged.",
     after_long_help = "Examples:\n  tenure serve --config tenure.toml\n  \
         VAULT_ADDR=https://vault.internal:8200 TENURE_AUTH_ROLE=orders TENURE_TOKEN_ROLE=run \\\n    \
         TENURE_SOCKET=/run/tenure/tenure.sock TENURE_AUDIT_FILE=/var/log/tenure/audit.jsonl tenure serve"
@@ -55,10 +57,10 @@ pub(crate) struct ServeArgs {
     /// The file of audit lines (audit.file) [env: TENURE_AUDIT_FILE]
     #[arg(long, value_name = "FILE")]
     audit_file: Option<String>,
-    /// What is logged, such as info,tenure::vault=debug (log.filter) [env: TENURE_LOG]
+    /// What is logged, such as info,tenure::vault=debug (log.filter) [env: TENURE_LOG, or else RUST_LOG]
     #[arg(long, value_name = "FILTER")]
     log: Option<String>,
-    /// How it is logged: auto, json or text (log.format)
+    /// How it is logged: text, json, or auto: text on a terminal (log.format) [env: TENURE_LOG_FORMAT]
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<String>,
 }
@@ -93,17 +95,18 @@ pub(crate) fn serve(args: &ServeArgs, session: &Session) -> Output {
             };
         }
     };
-    if let Err(message) = start_logging(&loaded.config.log, session) {
+    if let Err(message) = logging::start(&loaded.config.log, session) {
         return Output::failed(1, &message);
     }
     match broker(loaded, &session.clock) {
-        Ok(()) => Output::default(),
+        Ok(Ended::Revoked | Ended::Left) => Output::default(),
+        Ok(Ended::Forced(signal)) => Output { code: exit_code(signal), ..Output::default() },
         Err(message) => Output::failed(1, &message),
     }
 }
 
 /// Serves until the process is told to end; the error is what the process ends for.
-fn broker(loaded: Loaded, clock: &Clock) -> Result<(), String> {
+fn broker(loaded: Loaded, clock: &Clock) -> Result<Ended, String> {
     harden();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| format!("the runtime cannot start: {error}"))?;
@@ -112,8 +115,10 @@ fn broker(loaded: Loaded, clock: &Clock) -> Result<(), String> {
         outlive_limits();
         let run = process_run(run)?;
         let upstream = Upstream::vault(&config, &run, clock)?;
-        App::start(&config, run, upstream, clock.clone()).await?.serve().await
+        app::serve(&config, run, upstream, clock.clone()).await
     });
+    // Whatever still hangs in a thread of its own, such as the look-up of a name, does not keep the process.
+    runtime.shutdown_background();
     result.map_err(|error: AppError| causes(&error))
 }
 
@@ -141,28 +146,4 @@ fn outlive_limits() {
     if let Err(error) = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw())) {
         tracing::warn!(%error, "the signal of a file that may not grow could not be handled");
     }
-}
-
-/// Log lines go to stderr: stdout is the audit log's, where it is asked for.
-fn start_logging(log: &Log, session: &Session) -> Result<(), String> {
-    let terminal = session.screen.err_is_terminal;
-    let colour = terminal && session.environment.var("NO_COLOR").is_none();
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-    let lines = match log.format {
-        LogFormat::Json => lines.json().flatten_event(true).boxed(),
-        LogFormat::Auto if !terminal => lines.json().flatten_event(true).boxed(),
-        LogFormat::Auto | LogFormat::Text => lines.with_ansi(colour).boxed(),
-    };
-    let subscriber = tracing_subscriber::registry().with(lines.with_filter(quiet(&log.filter)));
-    subscriber.try_init().map_err(|error| format!("logging cannot start: {error}"))
-}
-
-/// The filter, with the crates capped whose spans say nothing but that a request was built, and the one that prints whole
-/// requests, task tokens and all, where everything is asked for.
-fn quiet(filter: &Targets) -> Targets {
-    filter
-        .clone()
-        .with_target("rustify", Level::WARN)
-        .with_target("vaultrs", Level::WARN)
-        .with_target("aws_smithy_runtime", Level::WARN)
 }

@@ -3,12 +3,12 @@
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::process::ExitStatusExt as _;
-use std::process::{Child, Command, ExitStatus};
+use std::process::{Command, ExitStatus};
 
-use rustix::process::{Pid, Signal, kill_process};
-use tokio::signal::unix::{Signal as Signals, SignalKind, signal};
+use rustix::process::Signal;
 
 use super::keys;
+use crate::init::Child;
 use crate::secret::Credential;
 
 /// Variables of whoever started us that would lead the command to another broker, or past this one: Vault's own CLI
@@ -47,11 +47,7 @@ impl Reach {
 
 /// A command that runs. It does not outlive this value.
 #[derive(Debug)]
-pub(super) struct Running {
-    child: Child,
-    /// Some child of ours has ended, or stopped.
-    news: Signals,
-}
+pub(super) struct Running(Child);
 
 impl Running {
     /// Starts the command, in our own process group: on a terminal it is in the foreground as we are.
@@ -62,44 +58,25 @@ impl Running {
         let [program, arguments @ ..] = command else {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "no command was given"));
         };
-        // Before it starts: none of its signals may be missed.
-        let news = signal(SignalKind::child())?;
         let mut child = Command::new(program);
         child.args(arguments).envs(reach.variables());
         for name in MISLEADING {
             child.env_remove(name);
         }
-        Ok(Self { child: child.spawn()?, news })
+        Child::start(&mut child).map(Self)
     }
 
     /// Waits for its end, and returns the code that a shell would give.
     pub(super) async fn ended(&mut self) -> io::Result<u8> {
-        loop {
-            if let Some(status) = self.child.try_wait()? {
-                return Ok(code(status));
-            }
-            self.news.recv().await;
-        }
+        self.0.ended().await.map(code)
     }
 
     /// Passes a signal on. What a terminal sends to its foreground has reached the command already.
-    pub(super) fn forward(&self, signal: Signal) {
+    pub(super) fn forward(&mut self, signal: Signal) {
         if matches!(signal, Signal::INT | Signal::QUIT) && keys::is_ours() {
             return;
         }
-        // Nobody but `ended` takes its exit status, so its id is still its own.
-        if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
-            let _ = kill_process(pid, signal);
-        }
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        if matches!(self.child.try_wait(), Ok(None)) {
-            let _ = self.child.kill();
-            let _ = self.child.wait();
-        }
+        self.0.signal(signal);
     }
 }
 
@@ -107,11 +84,6 @@ impl Drop for Running {
 fn code(status: ExitStatus) -> u8 {
     let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
     code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
-}
-
-/// The code that a shell would give where a signal ended it.
-pub(super) fn code_of_signal(signal: i32) -> u8 {
-    u8::try_from(128 + signal).unwrap_or(1)
 }
 
 /// The code that a shell would give a command that cannot be started.

@@ -400,6 +400,35 @@ impl Runs {
         ended & self.login.end(left).await
     }
 
+    /// The tokens that are not known to be revoked, and when each ends by itself.
+    #[must_use]
+    pub fn unrevoked(&self) -> Vec<String> {
+        let now = self.common.clock.now();
+        let left = |keeper: &TokenKeeper, what: &str| {
+            let view = keeper.view();
+            let held = view.held.as_ref().filter(|held| !view.ended && !held.payload.lent)?;
+            let left = Duration::from_secs(held.left(now).as_secs());
+            let accessor = &held.payload.accessor;
+            let left = humantime::format_duration(left);
+            Some(format!("the {what} (accessor {accessor}, which ends by itself in {left})"))
+        };
+        let all = self.all();
+        let mut seen: Vec<&Arc<Work>> = Vec::new();
+        let mut unrevoked = Vec::new();
+        for active in &all {
+            let Some(work) = active.work().filter(|work| !seen.iter().any(|other| Arc::ptr_eq(other, work)))
+            else {
+                continue;
+            };
+            seen.push(work);
+            let id = &work.context.run.id;
+            let token = work.token.as_ref().map(|(_, token)| token);
+            unrevoked.extend(token.and_then(|token| left(token, &format!("token of the run {id}"))));
+        }
+        unrevoked.extend(left(&self.login, "login token"));
+        unrevoked
+    }
+
     fn number(&self) -> u64 {
         self.numbers.fetch_add(1, Ordering::Relaxed)
     }
