@@ -17,7 +17,7 @@ use crate::audit::Event;
 use crate::clock::Clock;
 use crate::config::{Environment, Problem, Problems};
 use crate::demo::{Look, Timeline, Tone};
-use crate::init::{Told, exit_code};
+use crate::init::{Told, code_of_failure, exit_code};
 use crate::source::dev::DevVault;
 
 mod child;
@@ -123,7 +123,7 @@ impl DevError {
     #[must_use]
     pub fn code(&self) -> u8 {
         match self {
-            Self::Command { source, .. } => child::code_of_failure(source),
+            Self::Command { source, .. } => code_of_failure(source),
             _ => 1,
         }
     }

@@ -8,9 +8,10 @@
 //! nothing.
 
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::future::poll_fn;
 use std::io;
-use std::os::unix::process::ExitStatusExt as _;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Command, ExitStatus};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -69,6 +70,22 @@ pub fn begin() -> io::Result<()> {
 #[must_use]
 pub fn exit_code(signal: Signal) -> u8 {
     u8::try_from(128 + signal.as_raw()).unwrap_or(1)
+}
+
+/// The exit code of a command that cannot be started, as a shell tells it.
+#[must_use]
+pub fn code_of_failure(error: &io::Error) -> u8 {
+    if error.kind() == io::ErrorKind::NotFound { 127 } else { 126 }
+}
+
+/// Lets a command take our place: the same process, with the same environment, and with signals as a process finds them.
+/// Returns only if that cannot be; of an empty command, too.
+#[must_use]
+pub fn become_command(command: &[OsString]) -> io::Error {
+    match command {
+        [] => io::Error::new(io::ErrorKind::InvalidInput, "no command was given"),
+        [program, arguments @ ..] => Command::new(program).args(arguments).exec(),
+    }
 }
 
 impl Init {

@@ -219,10 +219,11 @@ impl Broker {
 }
 
 impl Answer {
-    /// What is wrong, as a door says it: the `errors` of the body, or its text.
+    /// What is wrong, as a door says it: the `errors` of the body, or what is `missing`, or its text.
     pub(crate) fn errors(&self) -> String {
         #[derive(serde::Deserialize)]
         struct Errors {
+            #[serde(alias = "missing")]
             errors: Vec<String>,
         }
         if let Ok(Errors { errors }) = serde_json::from_slice(&self.body) {

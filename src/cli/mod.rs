@@ -20,6 +20,7 @@ mod status;
 mod subject;
 #[cfg(test)]
 mod tests;
+mod wait;
 
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
@@ -91,6 +92,7 @@ enum Command {
     Dev(dev::DevArgs),
     Health(probe::HealthArgs),
     Ready(probe::ReadyArgs),
+    Wait(wait::WaitArgs),
     Completions(completions::CompletionsArgs),
 }
 
@@ -108,6 +110,7 @@ fn run(command: Command, session: &Session) -> Output {
         Command::Dev(args) => block_on(dev::dev(&args, session)),
         Command::Health(args) => block_on(probe::health(&args, session)),
         Command::Ready(args) => block_on(probe::ready(&args, session)),
+        Command::Wait(args) => wait::wait(&args, session),
         Command::Completions(args) => completions::completions(&args),
     }
 }

@@ -28,7 +28,9 @@ pub(crate) struct HealthArgs {
 #[command(
     long_about = "Ask whether the broker is ready: logged in, with every prefetched secret there. GET /tenure/ready. \
         Prints one line.\n\nExit code: 0 ready, 1 not.",
-    after_long_help = "Example, waiting for it in a shell:\n  until tenure ready; do sleep 1; done"
+    after_long_help = "Example, in an ECS container definition:\n  \
+        \"healthCheck\": { \"command\": [\"CMD\", \"tenure\", \"ready\"] }\n\n\
+        `tenure wait` waits for it."
 )]
 pub(crate) struct ReadyArgs {
     #[command(flatten)]

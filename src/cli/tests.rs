@@ -85,6 +85,7 @@ async fn run_async(words: &[&str], session: &Session) -> Output {
         Command::Run(command) => run::run(&command, session).await,
         Command::Health(args) => probe::health(&args, session).await,
         Command::Ready(args) => probe::ready(&args, session).await,
+        Command::Wait(args) => wait::waited(&args, session, &mut std::io::sink()).await,
         other => run(other, session),
     }
 }
@@ -230,6 +231,50 @@ async fn probes_say_one_line() {
     assert_eq!(broker.run(&["health"], PIPE).await, Output::said("alive\n".into()));
     let output = broker.run(&["ready"], PIPE).await;
     assert_eq!(output, Output::failed(1, "not ready: not logged in (503 Service Unavailable)"));
+}
+
+#[tokio::test]
+async fn waiting_ends_with_the_broker_or_with_the_reason() {
+    let broker = Played::start(BROKER);
+    let output = broker.run(&["wait", "--for", "alive"], PIPE).await;
+    assert_eq!(output, Output::said("alive\n".into()));
+    for (timeout, shown) in [("0s", "0s"), ("100ms", "100ms")] {
+        let output = broker.run(&["wait", "--timeout", timeout], PIPE).await;
+        assert_eq!(output, Output::failed(1, &format!("not ready after {shown}: not logged in")));
+    }
+    let asked = broker.asked.lock().unwrap().len();
+    assert!((4..10).contains(&asked), "it waits between its questions: {asked}");
+
+    const MISSING: Script = &[(
+        "/tenure/ready",
+        503,
+        &[],
+        r#"{"ready":false,"missing":["login: no route","prefetch a/b: idle"]}"#,
+    )];
+    let output = Played::start(MISSING).run(&["wait", "--timeout", "0s"], PIPE).await;
+    assert_eq!(output.err, "error: not ready after 0s: login: no route; prefetch a/b: idle\n");
+
+    const CLOSED: Script = &[("/tenure/ready", 403, &[], r#"{"errors":["not for this user"]}"#)];
+    let output = Played::start(CLOSED).run(&["wait"], PIPE).await;
+    assert!(output.err.ends_with("refuses us: not for this user\n") && output.code == 1, "{}", output.err);
+}
+
+#[tokio::test]
+async fn what_is_waited_for_is_said_now_and_then() {
+    tokio::time::pause();
+    let session = session(&[("TENURE_SOCKET", "/nonexistent/s")], PIPE);
+    let words = ["tenure", "wait", "--timeout", "25s"];
+    let Command::Wait(args) = Cli::try_parse_from(words).unwrap().command else { panic!("not wait") };
+    let mut said = Vec::new();
+    let output = wait::waited(&args, &session, &mut said).await;
+    assert!(output.err.starts_with("error: not ready after 25s: cannot reach the broker at /nonexistent/s"));
+    let said = String::from_utf8(said).unwrap();
+    assert_eq!(said.lines().count(), 3, "after a second, and every ten: {said}");
+    assert!(
+        said.starts_with(
+            "waiting for the broker (1s): cannot reach the broker at /nonexistent/s: there is no"
+        )
+    );
 }
 
 #[tokio::test]
