@@ -14,7 +14,7 @@ use http::{Method, StatusCode};
 
 use super::listen::{ListenError, writable_folder};
 use super::{Connection, Request, Response, Via, response};
-use crate::broker::{Active, Found, Registrant};
+use crate::broker::{Active, Broker, Found, Registrant};
 use crate::caller::Caller;
 use crate::secret::Credential;
 
@@ -98,6 +98,16 @@ pub(super) enum Who {
     Registrant,
     /// The holder of a run's handle.
     Run(Arc<Active>),
+}
+
+impl Who {
+    /// The run that it is made for.
+    pub(super) fn run<'a>(&'a self, broker: &'a Broker) -> &'a Arc<Active> {
+        match self {
+            Self::Run(run) => run,
+            Self::Anybody | Self::Registrant => broker.runs().own(),
+        }
+    }
 }
 
 /// On whose behalf the request is made, or the answer to one that may not be looked at.

@@ -16,6 +16,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixStream};
 use tokio::sync::{Semaphore, watch};
+use tracing::{Instrument as _, Level};
 
 use crate::broker::{Active, Asker, Broker};
 use crate::caller::Caller;
@@ -29,6 +30,8 @@ mod response;
 mod runs;
 mod target;
 mod vault;
+
+use guard::Who;
 
 pub use guard::LocalToken;
 pub use listen::{ListenError, UnixDoor, UnixOptions};
@@ -55,6 +58,8 @@ pub struct Doors {
     supervisor: Supervisor,
     /// Turns true when connections are to finish what they do and close.
     closing: watch::Sender<bool>,
+    /// The number of the next request that a log line is about.
+    requests: AtomicU64,
 }
 
 /// By which listener a connection came.
@@ -100,7 +105,14 @@ impl Doors {
         namespace: Option<String>,
         supervisor: Supervisor,
     ) -> Arc<Self> {
-        Arc::new(Self { broker, token, namespace, supervisor, closing: watch::Sender::new(false) })
+        Arc::new(Self {
+            broker,
+            token,
+            namespace,
+            supervisor,
+            closing: watch::Sender::new(false),
+            requests: AtomicU64::new(1),
+        })
     }
 
     /// Serves a Unix socket until [`close`](Self::close).
@@ -266,22 +278,51 @@ impl Connection {
     }
 }
 
+/// What the log lines of a request are said in.
+macro_rules! span {
+    ($level:expr, $connection:ident, $who:ident, $request:ident) => {
+        tracing::span!(
+            $level,
+            "request",
+            request = $connection.doors.requests.fetch_add(1, Ordering::Relaxed),
+            door = $connection.via.door(),
+            run = %$who.run(&$connection.doors.broker).run.id,
+            path = $request.uri().path(),
+        )
+    };
+}
+
 async fn answer(connection: &Connection, request: Request) -> Response {
     let who = match guard::admit(connection, &request) {
         Ok(who) => who,
         Err(refusal) => return *refusal,
     };
+    // Of a read nothing is said but where that is asked for: then a span costs it no more than a look at a number.
+    let read = request.uri().path().starts_with("/v1/");
+    let span = match read {
+        true => span!(Level::DEBUG, connection, who, request),
+        false => span!(Level::INFO, connection, who, request),
+    };
+    let answered = async {
+        let answer = route(connection, &who, request).await;
+        tracing::debug!(status = answer.status().as_u16(), "answered");
+        answer
+    };
+    answered.instrument(span).await
+}
+
+async fn route(connection: &Connection, who: &Who, request: Request) -> Response {
     let path = request.uri().path();
     if path.starts_with("/v1/") {
-        vault::answer(connection, &who, &request).await
+        vault::answer(connection, who, &request).await
     } else if let Some(rest) = path.strip_prefix("/tenure/runs") {
         let id = rest.strip_prefix('/').map(str::to_owned);
         match (rest.is_empty(), id) {
-            (true, _) => Box::pin(runs::all(connection, &who, request)).await,
-            (_, Some(id)) => Box::pin(runs::one(connection, &who, &id, request)).await,
-            _ => local::answer(connection, &who, &request),
+            (true, _) => Box::pin(runs::all(connection, who, request)).await,
+            (_, Some(id)) => Box::pin(runs::one(connection, who, &id, request)).await,
+            _ => local::answer(connection, who, &request),
         }
     } else {
-        local::answer(connection, &who, &request)
+        local::answer(connection, who, &request)
     }
 }

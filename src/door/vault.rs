@@ -23,10 +23,7 @@ pub(super) async fn answer(connection: &Connection, who: &Who, request: &Request
         ref method if method.as_str() == "LIST" => true,
         _ => return response::read_only(),
     };
-    let run = match who {
-        Who::Run(run) => run,
-        Who::Anybody | Who::Registrant => broker.runs().own(),
-    };
+    let run = who.run(broker);
     let uri = request.uri();
     let path = uri.path().strip_prefix("/v1/").unwrap_or_default();
     if path == "auth/token/lookup-self" && !list {

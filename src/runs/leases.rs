@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::tokens::{Context, LeaseIds, ends, refused};
+use tracing::Instrument as _;
+
+use super::tokens::{Context, LeaseIds, ends, refused, span};
 use crate::audit::{Event, Fragment};
 use crate::backoff::Backoff;
 use crate::clock::{Moment, Until};
@@ -358,7 +360,8 @@ impl Performer<Arc<Granted>> for SecretPerformer {
             minted: Arc::clone(&self.minted),
             context: Arc::clone(&self.context),
         };
-        Box::pin(async move {
+        let span = span(&secret.context, &call, &secret.key.path);
+        let performed = async move {
             match call {
                 Call::Mint { under, rotation } => Outcome::Minted(secret.read(under, rotation).await),
                 Call::Renew { payload, under, ask } => {
@@ -368,7 +371,8 @@ impl Performer<Arc<Granted>> for SecretPerformer {
                 Call::Check { .. } => Outcome::Checked(Ok(())),
                 Call::Revoke { .. } => Outcome::Revoked(Ok(())),
             }
-        })
+        };
+        Box::pin(performed.instrument(span))
     }
 }
 

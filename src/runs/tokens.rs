@@ -5,6 +5,8 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use tracing::Instrument as _;
+
 use super::journal::{Journal, TokenKind};
 use crate::audit::{Audit, Entry, Event, RunStamp};
 use crate::clock::{Clock, Moment, Until};
@@ -99,6 +101,18 @@ impl Context {
     }
 }
 
+/// What the log lines of a keeper's call are said in: for which run, and of what. It is no reader's, who may have gone away
+/// meanwhile.
+pub(super) fn span<P>(context: &Context, call: &Call<P>, of: &str) -> tracing::Span {
+    let word = match call {
+        Call::Mint { .. } => "mint",
+        Call::Renew { .. } => "renew",
+        Call::Check { .. } => "check",
+        Call::Revoke { .. } => "revoke",
+    };
+    tracing::info_span!("upstream", call = word, of, run = %context.run.id)
+}
+
 /// When a grant ends, for its audit line.
 pub(super) fn ends<P>(minted: &Minted<P>) -> Option<Moment> {
     match minted.life {
@@ -137,7 +151,8 @@ pub(super) struct LoginPerformer {
 impl Performer<Arc<Token>> for LoginPerformer {
     fn perform(&self, call: Call<Arc<Token>>) -> BoxFuture<'static, Outcome<Arc<Token>>> {
         let (login, context) = (Arc::clone(&self.login), Arc::clone(&self.context));
-        Box::pin(async move {
+        let span = span(&context, &call, "login token");
+        let performed = async move {
             match call {
                 Call::Mint { .. } => Outcome::Minted(log_in(&*login, &context).await),
                 Call::Renew { payload, ask, .. } => {
@@ -146,7 +161,8 @@ impl Performer<Arc<Token>> for LoginPerformer {
                 Call::Check { payload } => Outcome::Checked(check(&context, &payload).await),
                 Call::Revoke { payload } => Outcome::Revoked(end_login(&context, &payload).await),
             }
-        })
+        };
+        Box::pin(performed.instrument(span))
     }
 }
 
@@ -290,7 +306,8 @@ impl Performer<Arc<Token>> for RunPerformer {
             leases: Arc::clone(&self.leases),
             context: Arc::clone(&self.context),
         };
-        Box::pin(async move {
+        let span = span(&run.context, &call, "run token");
+        let performed = async move {
             match call {
                 Call::Mint { .. } => Outcome::Minted(run.make().await),
                 Call::Renew { payload, ask, .. } => {
@@ -299,7 +316,8 @@ impl Performer<Arc<Token>> for RunPerformer {
                 Call::Check { payload } => Outcome::Checked(check(&run.context, &payload).await),
                 Call::Revoke { payload } => Outcome::Revoked(run.end(&payload).await),
             }
-        })
+        };
+        Box::pin(performed.instrument(span))
     }
 }
 

@@ -80,7 +80,8 @@ impl Common {
         match self.confirmed(facts, task_token, budget).await {
             Ok(standing) => Ok((standing, None)),
             Err(Refusal::Unavailable(failure)) => {
-                tracing::warn!("what the platform knows of a run could not be learnt: {failure}");
+                let execution = facts.execution.as_ref().map(tracing::field::display);
+                tracing::warn!(execution, "what the platform knows of a run could not be learnt: {failure}");
                 Ok((Standing::Asserted, Some(failure)))
             }
             Err(refusal) => Err(refusal),

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tracing::Instrument as _;
+
 use super::active::{Active, Registrant};
 use super::life::{Act, Cause, Event, Question};
 use super::{PATIENCE, Runs};
@@ -194,7 +196,13 @@ impl Runs {
 
     fn ask(self: &Arc<Self>, active: &Arc<Active>, question: Question) {
         let (runs, active) = (Arc::clone(self), Arc::clone(active));
-        self.common.supervisor.spawn("run watch", async move {
+        let call = match question {
+            Question::Heartbeat => "heartbeat",
+            Question::Describe => "describe",
+        };
+        // There may be a thousand a second, and what goes wrong names its run.
+        let span = tracing::debug_span!("upstream", call, of = "execution", run = %active.run.id);
+        let asked = async move {
             let answer = match question {
                 Question::Heartbeat => runs.beat(&active).await,
                 Question::Describe => match &active.run.execution {
@@ -208,7 +216,8 @@ impl Runs {
                 tracing::warn!(run = %active.run.id, "the platform is not asked about this run any more: {failure}");
             }
             runs.step(&active, Event::Answered { answer, roll: backoff::roll() });
-        });
+        };
+        self.common.supervisor.spawn("run watch", asked.instrument(span));
     }
 
     async fn beat(&self, active: &Active) -> Result<Option<Cause>, Failure> {

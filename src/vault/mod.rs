@@ -31,6 +31,7 @@ use http::{Method, Uri};
 use http_body_util::Full;
 use rustify::endpoint::Endpoint;
 use tokio::sync::OnceCell;
+use tracing::Instrument as _;
 use vaultrs::api::token::requests::RevokeTokenSelfRequest;
 use zeroize::Zeroizing;
 
@@ -268,6 +269,8 @@ impl VaultClient {
                 Failure::new(Class::Permanent, format!("cannot send {subject}: not a valid path"))
             })?;
 
+        let (request, run) = (&*ask.call.request, &*ask.call.run);
+        let span = tracing::debug_span!("vault", request, run, %method, path = shown);
         let limit = self.config.request_timeout;
         let whole = async {
             let began = self.clock.now();
@@ -290,7 +293,7 @@ impl VaultClient {
                 }
             }
         };
-        let (sent, raw) = match tokio::time::timeout(limit, whole).await {
+        let (sent, raw) = match tokio::time::timeout(limit, whole.instrument(span.clone())).await {
             Ok(answer) => answer?,
             Err(_) => {
                 return Err(Failure::new(
@@ -300,7 +303,9 @@ impl VaultClient {
             }
         };
         let Raw { status, headers, body } = raw;
-        Ok(Reply { status, headers, body, sent, received: self.clock.now(), subject })
+        let received = self.clock.now();
+        tracing::debug!(parent: &span, status = status.as_u16(), ms = received.since(sent).as_millis() as u64, "answered");
+        Ok(Reply { status, headers, body, sent, received, subject })
     }
 
     async fn attempt(
