@@ -149,6 +149,7 @@ impl App {
         // Whoever asks from now on is to go elsewhere; who has asked gets an answer.
         self.broker.stopping();
         self.doors.close();
+        let outstanding = self.broker.runs().outstanding();
         let orderly = async {
             let drained = tokio::time::timeout(self.grace.mul_f64(0.2), async {
                 while self.broker.metrics().connections.get() > 0 {
@@ -174,10 +175,8 @@ impl App {
                 (_, false) => (Ended::Left, "not everything could be revoked in time"),
             },
         };
-        for what in self.broker.runs().unrevoked() {
-            tracing::error!(
-                "not everything could be revoked in time: {what} is left to its expiry and to the next start"
-            );
+        for token in outstanding.iter().filter(|token| !token.is_gone()) {
+            tracing::error!("not everything could be revoked in time: {token}");
         }
         self.audit.note(&Entry::done(Event::Shutdown).detail(left));
         // A disk that hangs does not keep us: what is left of the grace is for the log.

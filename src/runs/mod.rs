@@ -400,33 +400,40 @@ impl Runs {
         ended & self.login.end(left).await
     }
 
-    /// The tokens that are not known to be revoked, and when each ends by itself.
+    /// The tokens that there are, to be seen gone.
     #[must_use]
-    pub fn unrevoked(&self) -> Vec<String> {
-        let now = self.common.clock.now();
-        let left = |keeper: &TokenKeeper, what: &str| {
+    pub fn outstanding(&self) -> Vec<Outstanding> {
+        let of = |keeper: &TokenKeeper, what: String| {
             let view = keeper.view();
-            let held = view.held.as_ref().filter(|held| !view.ended && !held.payload.lent)?;
-            let left = Duration::from_secs(held.left(now).as_secs());
-            let accessor = &held.payload.accessor;
-            let left = humantime::format_duration(left);
-            Some(format!("the {what} (accessor {accessor}, which ends by itself in {left})"))
+            let lent = view.held.as_ref().is_some_and(|held| held.payload.lent);
+            (view.seq > 0 && !view.ended && !lent).then(|| {
+                let about = view.held.as_ref().map(|held| {
+                    format!(
+                        " (accessor {}), which ends by itself at {}",
+                        held.payload.accessor,
+                        held.ends().rfc3339()
+                    )
+                });
+                Outstanding { what: what + &about.unwrap_or_default(), keeper: keeper.clone() }
+            })
         };
-        let all = self.all();
-        let mut seen: Vec<&Arc<Work>> = Vec::new();
-        let mut unrevoked = Vec::new();
-        for active in &all {
-            let Some(work) = active.work().filter(|work| !seen.iter().any(|other| Arc::ptr_eq(other, work)))
+        let mut shared: Vec<Arc<Work>> = Vec::new();
+        let mut outstanding = Vec::new();
+        for active in self.all() {
+            let Some((work, (_, token))) = active.work().and_then(|work| Some((work, work.token.as_ref()?)))
             else {
                 continue;
             };
-            seen.push(work);
-            let id = &work.context.run.id;
-            let token = work.token.as_ref().map(|(_, token)| token);
-            unrevoked.extend(token.and_then(|token| left(token, &format!("token of the run {id}"))));
+            if active.shares() {
+                if shared.iter().any(|other| Arc::ptr_eq(other, work)) {
+                    continue;
+                }
+                shared.push(Arc::clone(work));
+            }
+            outstanding.extend(of(token, format!("the token of the run {}", work.context.run.id)));
         }
-        unrevoked.extend(left(&self.login, "login token"));
-        unrevoked
+        outstanding.extend(of(&self.login, "the login token".to_owned()));
+        outstanding
     }
 
     fn number(&self) -> u64 {
@@ -439,6 +446,26 @@ impl Runs {
 
     fn shared(&self) -> MutexGuard<'_, HashMap<String, (Arc<Work>, usize)>> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A token that was there when it was asked for.
+pub struct Outstanding {
+    what: String,
+    keeper: TokenKeeper,
+}
+
+impl Outstanding {
+    /// Whether it is gone by now: revoked and seen to be, or ended by itself.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.keeper.view().ended
+    }
+}
+
+impl std::fmt::Display for Outstanding {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.what)
     }
 }
 
