@@ -11,7 +11,8 @@ use crate::config::{Log, LogFormat};
 /// What our own targets begin with.
 const OURS: &str = "tenure";
 
-/// The most that other crates say. Below it are requests as they are sent, headers, signatures and bodies.
+/// The most that other crates say. Below it are requests as they are sent: today's crates leave most secrets out of them, and
+/// the AWS SDK only until `LOG_SIGNABLE_BODY` is set.
 const OTHERS: LevelFilter = LevelFilter::INFO;
 
 /// Crates that say no more than this, whatever is asked for: spans that a request was built, and errors, with its body

@@ -9,8 +9,9 @@ use serde_json::Value;
 use crate::broker::{Place, Process, command};
 use crate::vault::{CANARY, Vault};
 
-/// The beginnings of what must not be said, plain, and in base64 wherever it may begin.
-const SECRET: &[&str] = &[CANARY, "Y2FuYXJ5L", "NhbmFyeS", "jYW5hcnkt", "tnr_"];
+/// The beginnings of what must not be said: plain, in base64 wherever it may begin, and as a list of bytes.
+const SECRET: &[&str] =
+    &[CANARY, "Y2FuYXJ5L", "NhbmFyeS", "jYW5hcnkt", "99, 97, 110, 97, 114, 121, 45", "tnr_"];
 
 #[test]
 fn at_the_loudest_level_no_line_has_a_secret_in_it() {
@@ -46,6 +47,8 @@ fn at_the_loudest_level_no_line_has_a_secret_in_it() {
             .env("AWS_SESSION_TOKEN", format!("{CANARY}aws-session"))
             .env("AWS_REGION", "eu-west-1")
             .env("AWS_ENDPOINT_URL_SFN", &vault.address)
+            // With this in the environment the AWS SDK shows the bodies that it signs, task tokens and all.
+            .env("LOG_SIGNABLE_BODY", "true")
             .env("NO_COLOR", "1");
         let mut broker = Process::start(serve);
         broker.until("it is ready", |_| place.get("/tenure/ready", "").0 == 200);
