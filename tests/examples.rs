@@ -118,6 +118,22 @@ fn the_task_definition_gives_the_broker_a_good_environment() {
         let waits = state["Resource"].as_str().expect("a resource").ends_with(".waitForTaskToken");
         assert_eq!(task_token.is_some(), waits, "{name}: a state that waits for a token has one");
         assert!(loaded.config.shutdown.grace.as_secs() < stop, "the grace must end before ECS kills");
+        assert_eq!(loaded.config.shutdown.stop_timeout.map(|stop| stop.as_secs()), Some(stop), "said twice");
+    }
+    assert_eq!((&broker["user"], &broker["readonlyRootFilesystem"]), (&"65532:65532".into(), &true.into()));
+    assert_eq!(
+        broker["healthCheck"]["command"],
+        serde_json::json!(["CMD", "/usr/local/bin/tenure", "ready"])
+    );
+    let workload = containers.iter().find(|container| container["name"] == "orders").expect("the workload");
+    let after = serde_json::json!([{ "containerName": "tenure", "condition": "HEALTHY" }]);
+    assert_eq!(workload["dependsOn"], after);
+    // What is written to is mounted, and the image has it as its own user's.
+    let image = project("deploy/container/Dockerfile");
+    for folder in ["/run/tenure", "/var/log/tenure"] {
+        let mounts = broker["mountPoints"].as_array().expect("mounts");
+        assert!(mounts.iter().any(|mount| mount["containerPath"] == folder), "{folder} is not mounted");
+        assert!(image.contains(&format!("--chown=65532:65532 /empty {folder}\n")), "{folder} is root's");
     }
 }
 
