@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::check::file_of;
@@ -13,6 +14,7 @@ use crate::app::doctor::report::{Cure, Finding, Report, Step, Verdict};
 use crate::app::process_run;
 use crate::causes::causes;
 use crate::config::{self, Overrides};
+use crate::init::Told;
 
 /// Try every step from the configuration to a credential
 #[derive(Args, Debug)]
@@ -49,12 +51,18 @@ pub(crate) async fn doctor(args: &DoctorArgs, session: &Session) -> Output {
                 Ok(doctor) => doctor,
                 Err(error) => return Output::failed(1, &causes(&error)),
             };
+            let mut told = match Told::listen(&[Signal::INT, Signal::TERM]) {
+                Ok(told) => told,
+                Err(error) => return Output::failed(1, &format!("signals cannot be listened to: {error}")),
+            };
             tokio::select! {
                 report = Box::pin(doctor.examine()) => report,
-                _ = tokio::signal::ctrl_c() => {
-                    let left = doctor.leave().await.err();
-                    let left = left.map(|failure| format!(": {failure}")).unwrap_or_default();
-                    return Output::failed(1, &format!("broken off{left}"));
+                _ = told.next() => {
+                    let left = tokio::select! {
+                        left = doctor.leave() => left.err().map(|failure| format!(": {failure}")),
+                        _ = told.next() => Some(": what was made is left to its expiry".to_owned()),
+                    };
+                    return Output::failed(1, &format!("broken off{}", left.unwrap_or_default()));
                 }
             }
         }

@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::time::Duration;
 
 use clap::Args;
+use rustix::process::Signal;
 use serde::Deserialize;
 
 use super::client::{Broker, BrokerArgs, Failure};
@@ -11,6 +12,7 @@ use super::run::{RunRow, table};
 use super::screen::{Cell, Paint, Screen, printable, span};
 use super::{Output, Session};
 use crate::clock::Moment;
+use crate::init::Told;
 
 const WAIT: Duration = Duration::from_secs(10);
 
@@ -78,14 +80,17 @@ async fn once(broker: &Broker, json: bool, session: &Session) -> Output {
 async fn watch(broker: &Broker, json: bool, session: &Session) -> Output {
     let mut every = tokio::time::interval(Duration::from_secs(1));
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut interrupted = std::pin::pin!(tokio::signal::ctrl_c());
+    let mut told = match Told::listen(&[Signal::INT]) {
+        Ok(told) => told,
+        Err(error) => return Output::failed(1, &format!("signals cannot be listened to: {error}")),
+    };
     loop {
         tokio::select! {
-            _ = &mut interrupted => return Output::default(),
+            _ = told.next() => return Output::default(),
             _ = every.tick() => {}
         }
         let shown = tokio::select! {
-            _ = &mut interrupted => return Output::default(),
+            _ = told.next() => return Output::default(),
             shown = once(broker, json, session) => shown,
         };
         let text = shown.out + &shown.err;
