@@ -124,6 +124,18 @@ fn a_problem_names_the_variable_or_the_flag_that_made_it() {
         ("TENURE_TCP", "0.0.0.0:80", "environment TENURE_TCP: listen.tcp.address: 0.0.0.0 is not a loopback"),
         ("TENURE_TOKEN_FILE", "/t", "environment TENURE_TOKEN_FILE"),
         ("TENURE_LOG", "inof", "environment TENURE_LOG: log.filter: \"inof\" is not a level"),
+        ("RUST_LOG", "tenure=loud", "environment RUST_LOG: log.filter: \"tenure=loud\" is not a level"),
+        ("TENURE_LOG_FORMAT", "xml", "environment TENURE_LOG_FORMAT: log.format: \"xml\" is not known"),
+        (
+            "TENURE_STOP_TIMEOUT",
+            "30",
+            "environment TENURE_STOP_TIMEOUT: shutdown.stop_timeout: \"30\" is not a duration",
+        ),
+        (
+            "TENURE_STOP_TIMEOUT",
+            "20s",
+            "shutdown.grace: it is 20s, and the process is killed 20s after SIGTERM",
+        ),
         ("TENURE_DEADLINE", "2025-01-01T00:00:00Z", "environment TENURE_DEADLINE: the deadline"),
     ] {
         let said =

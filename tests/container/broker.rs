@@ -1,6 +1,6 @@
 //! A place for a broker, the processes that run in it, and what they may be put into.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -197,10 +197,4 @@ pub(crate) fn text(bytes: &[u8]) -> String {
 /// Runs a command to its end.
 pub(crate) fn run(mut command: Command) -> Output {
     command.stdin(Stdio::null()).output().expect("it starts")
-}
-
-/// Whether such a program is there.
-#[allow(dead_code)]
-pub(crate) fn exists(path: impl AsRef<OsStr>) -> bool {
-    Path::new(path.as_ref()).exists()
 }

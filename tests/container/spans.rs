@@ -57,7 +57,7 @@ impl<S: tracing::Subscriber> Layer<S> for Seen {
 }
 
 /// A broker over the embedded Vault, on this thread.
-async fn broker(folder: &Path) -> (App, DevVault) {
+pub(crate) async fn broker(folder: &Path) -> (App, DevVault) {
     let clock = Clock::system();
     let vault = DevVault::new(clock.clone(), DevConfig::default());
     vault.token_role("run", TokenRole::orphan(&["secret/"]));
@@ -78,7 +78,7 @@ async fn broker(folder: &Path) -> (App, DevVault) {
 }
 
 /// Several requests on one connection; the status of the last.
-async fn get(folder: &Path, path: &str, times: usize) -> String {
+pub(crate) async fn get(folder: &Path, path: &str, times: usize) -> String {
     let (socket, path) = (folder.join("s"), path.to_owned());
     let asked = move || {
         let mut stream = UnixStream::connect(socket)?;
