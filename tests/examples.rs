@@ -74,16 +74,24 @@ fn shown(schema: &serde_json::Value, text: &str, missing: &mut Vec<String>) {
     }
 }
 
+/// The blocks of `language` in a document.
+fn blocks<'a>(document: &'a str, language: &str) -> Vec<&'a str> {
+    let begin = format!("```{language}\n");
+    document.split(&begin).skip(1).filter_map(|rest| rest.split("```").next()).collect()
+}
+
 #[test]
-fn the_readmes_configuration_is_good() {
+fn the_documents_configurations_are_good() {
     let readme = project("README.md");
-    let toml =
-        readme.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a TOML block");
-    let loaded = check("README.md", Some(toml), &[]);
+    let [smallest] = blocks(&readme, "toml")[..] else { panic!("the README has one configuration") };
+    let loaded = check("README.md", Some(smallest), &[]);
     assert_eq!(loaded.config.prefetch.len(), 1);
-    // The others are for the same file.
-    for more in readme.split("```toml\n").skip(2).filter_map(|rest| rest.split("```").next()) {
-        check("README.md", Some(&format!("{toml}\n{more}")), &[]);
+    let runs = project("docs/runs.md");
+    let rules = blocks(&runs, "toml");
+    assert!(!rules.is_empty());
+    // What other pages show is for the same file.
+    for more in rules {
+        check("docs/runs.md", Some(&format!("{smallest}\n{more}")), &[]);
     }
 }
 
