@@ -21,8 +21,12 @@ use crate::config::{self, Loaded, Log, LogFormat, Overrides};
 #[command(
     long_about = "Run the broker: log in to Vault, listen, and serve credentials until SIGTERM or SIGINT; then revoke \
         all that was minted.\n\nSettings come from the file, then the environment, then these flags; `tenure config \
-        check` shows what is in effect. TENURE_DEADLINE (RFC 3339) and TENURE_TIMEOUT_SECONDS say when the run ends: \
-        its credentials end with it.",
+        check` shows what is in effect.\n\nWhat the process's own run is comes from the environment alone: \
+        TENURE_EXECUTION_ARN, TENURE_STATE_NAME, TENURE_STATE_ATTEMPT, TENURE_STATE_ENTERED, TENURE_DEADLINE (RFC 3339) or \
+        TENURE_TIMEOUT_SECONDS, with which its credentials end, TENURE_PARENT_EXECUTION_ARN, TENURE_ROOT_EXECUTION_ARN, \
+        TENURE_TASK_TOKEN, TENURE_SUBJECT, TENURE_SUBJECT_KIND, TENURE_SUBJECT_FILE and TENURE_TAG_<NAME>.\n\n\
+        SIGHUP opens the audit log anew, after it was rotated. Log lines go to stderr.\n\n\
+        Exit code: 0 ended as told, 1 not started, or ended by an error.",
     after_long_help = "Examples:\n  tenure serve --config tenure.toml\n  \
         VAULT_ADDR=https://vault.internal:8200 TENURE_AUTH_ROLE=orders TENURE_TOKEN_ROLE=run \\\n    \
         TENURE_SOCKET=/run/tenure/tenure.sock TENURE_AUDIT_FILE=/var/log/tenure/audit.jsonl tenure serve"
