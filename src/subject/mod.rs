@@ -13,6 +13,8 @@
 pub mod claims;
 mod crypto;
 mod fetch;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod introspect;
 mod keys;
 mod provider;
