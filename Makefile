@@ -38,6 +38,7 @@ fuzz: fuzz-build
 	done
 
 fuzz-build:
+	@command -v c++ >/dev/null || { echo "fuzzing needs a C++ compiler, for libFuzzer: apt-get install g++"; exit 1; }
 	cd fuzz && cargo build --locked --bins
 
 ## Every target still runs, on its seeds and a little beyond.
