@@ -58,6 +58,9 @@ fn write(command: &clap::Command, dir: &Path) -> Result<(), String> {
 fn page(command: &clap::Command) -> String {
     let mut roff = Vec::new();
     // Writing to a Vec cannot fail.
-    let _ = Man::new(command.clone()).render(&mut roff);
+    let _ = Man::new(command.clone())
+        .source(concat!("tenure ", env!("CARGO_PKG_VERSION")))
+        .manual("Tenure")
+        .render(&mut roff);
     String::from_utf8_lossy(&roff).into_owned()
 }

@@ -47,6 +47,9 @@ pub(crate) fn path(data: &[u8]) {
                 let again = target::parse(&encoded(&key.path), query, key.list);
                 assert_eq!(again.as_ref(), Ok(&key), "written down and read again");
                 assert!(key.list || !list);
+                let said = if key.list { path.strip_suffix('/').unwrap_or(path) } else { path };
+                let slashes = |path: &str| path.matches('/').count();
+                assert_eq!(slashes(&key.path), slashes(said), "an escape became a slash");
             }
             Err(why) => assert!(why.len() < 100, "{why}"),
         }
