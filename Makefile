@@ -30,12 +30,13 @@ unit:
 FUZZ ?= $(patsubst fuzz/targets/%.rs,%,$(wildcard fuzz/targets/*.rs))
 FUZZ_SECONDS ?= 60
 fuzz: fuzz-build
-	@for target in $(FUZZ); do \
-		mkdir -p target/fuzz/$$target && \
-		target/debug/fuzz-$$target target/fuzz/$$target fuzz/seeds/$$target -max_total_time=$(FUZZ_SECONDS) \
-			-timeout=20 -rss_limit_mb=1024 -verbosity=0 -artifact_prefix=target/fuzz/$$target.found- || exit 1; \
-		echo "fuzzed $$target for $(FUZZ_SECONDS) s: nothing found"; \
-	done
+	@$(MAKE) --no-print-directory -j2 $(FUZZ:%=fuzzed-%)
+
+fuzzed-%:
+	@mkdir -p target/fuzz/$*
+	@target/debug/fuzz-$* target/fuzz/$* fuzz/seeds/$* -max_total_time=$(FUZZ_SECONDS) -timeout=20 -rss_limit_mb=1024 \
+		-artifact_prefix=target/fuzz/$*.found- >target/fuzz/$*.log 2>&1 || { tail -n 40 target/fuzz/$*.log; exit 1; }
+	@echo "fuzzed $* for $(FUZZ_SECONDS) s: nothing found"
 
 fuzz-build:
 	@command -v c++ >/dev/null || { echo "fuzzing needs a C++ compiler, for libFuzzer: apt-get install g++"; exit 1; }
