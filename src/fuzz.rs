@@ -4,6 +4,9 @@
 //! (`door/fuzz.rs`, …). None checks only that nothing panics: what was taken means the same when it is written down and
 //! read again, what was refused is not repeated, what was changed is noticed. `fuzz/` runs them with coverage, and the
 //! tests run what is in `fuzz/seeds` through them.
+//!
+//! What `make fuzz` finds is in `target/fuzz/<target>.found-…`; `target/debug/fuzz-<target> <file>` runs it again. Mended,
+//! it becomes a seed.
 
 use sha2::{Digest as _, Sha256};
 
