@@ -7,10 +7,10 @@ PYTHON ?= python3
 # Every integration test but the one that needs the real parts: a file, or a folder with a main.rs.
 IN_PROCESS := $(filter-out stack,$(patsubst tests/%.rs,%,$(wildcard tests/*.rs)) $(patsubst tests/%/main.rs,%,$(wildcard tests/*/main.rs)))
 
-.PHONY: test format lint docs unit real stack setup deny bench demo clean
+.PHONY: test format lint docs unit fuzz fuzz-build fuzz-smoke real stack setup deny bench demo clean
 
 ## Everything that must hold, in the order in which it fails fastest.
-test: format lint docs unit real deny
+test: format lint docs unit fuzz-smoke real deny
 
 format:
 	cargo fmt --check
@@ -25,6 +25,26 @@ docs:
 unit:
 	cargo test --locked --lib --bins
 	cargo test --locked $(IN_PROCESS:%=--test %)
+
+## Fuzzes each target for so many seconds; what is found anew is kept in target/fuzz. One of them: FUZZ=door.
+FUZZ ?= $(patsubst fuzz/targets/%.rs,%,$(wildcard fuzz/targets/*.rs))
+FUZZ_SECONDS ?= 60
+fuzz: fuzz-build
+	@$(MAKE) --no-print-directory -j2 $(FUZZ:%=fuzzed-%)
+
+fuzzed-%:
+	@mkdir -p target/fuzz/$*
+	@target/debug/fuzz-$* target/fuzz/$* fuzz/seeds/$* -max_total_time=$(FUZZ_SECONDS) -timeout=20 -rss_limit_mb=1024 \
+		-artifact_prefix=target/fuzz/$*.found- >target/fuzz/$*.log 2>&1 || { tail -n 40 target/fuzz/$*.log; exit 1; }
+	@echo "fuzzed $* for $(FUZZ_SECONDS) s: nothing found"
+
+fuzz-build:
+	@command -v c++ >/dev/null || { echo "fuzzing needs a C++ compiler, for libFuzzer: apt-get install g++"; exit 1; }
+	cd fuzz && cargo build --locked --bins
+
+## Every target still runs, on its seeds and a little beyond.
+fuzz-smoke:
+	$(MAKE) --no-print-directory fuzz FUZZ_SECONDS=3
 
 ## The same behaviour on the real parts: Vault, OpenBao, PostgreSQL, an STS that checks signatures.
 real: setup

@@ -50,6 +50,7 @@
 //! | [`app`] | the composition: the only module that names adapters |
 //! | [`demo`], [`dev`] | the broker on a small Vault in memory: to look at, and to develop against |
 //! | [`cli`] | the commands |
+//! | `fuzz` | what is fuzzed: for tests and the fuzzer alone, and may use all of the others |
 //!
 //! # What never happens
 //!
@@ -73,6 +74,8 @@ pub mod config;
 pub mod demo;
 pub mod dev;
 pub mod door;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod https;
 pub mod identity;
 pub mod init;

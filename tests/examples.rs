@@ -1,5 +1,8 @@
 //! What is shown to people works: the configurations in `examples/` and the README, the documents in `deploy/`.
 
+#[path = "examples/schema.rs"]
+mod schema;
+
 use std::path::Path;
 
 use tenure::clock::Clock;
@@ -37,9 +40,8 @@ fn the_example_configuration_is_good_and_shows_the_defaults() {
     assert_eq!(shown.config.vault.request_timeout, bare.config.vault.request_timeout);
 }
 
-/// What stands in a comment is good as well, and there is no key that the file does not show.
-#[test]
-fn the_example_configuration_shows_every_key() {
+/// The example, with what stands in comments.
+fn with_every_key() -> String {
     let mut text = String::new();
     for line in project("examples/tenure.toml").lines() {
         let said = line.strip_prefix("# ").filter(|said| {
@@ -50,6 +52,13 @@ fn the_example_configuration_shows_every_key() {
         text.push_str(said.unwrap_or(line));
         text.push('\n');
     }
+    text
+}
+
+/// What stands in a comment is good as well, and there is no key that the file does not show.
+#[test]
+fn the_example_configuration_shows_every_key() {
+    let text = with_every_key();
     let loaded = check("examples/tenure.toml", Some(&text), &[]);
     assert!(loaded.config.run.rules.len() > 2 && loaded.config.subject.seal.is_some());
     let mut missing = Vec::new();
@@ -74,16 +83,24 @@ fn shown(schema: &serde_json::Value, text: &str, missing: &mut Vec<String>) {
     }
 }
 
+/// The blocks of `language` in a document.
+fn blocks<'a>(document: &'a str, language: &str) -> Vec<&'a str> {
+    let begin = format!("```{language}\n");
+    document.split(&begin).skip(1).filter_map(|rest| rest.split("```").next()).collect()
+}
+
 #[test]
-fn the_readmes_configuration_is_good() {
+fn the_documents_configurations_are_good() {
     let readme = project("README.md");
-    let toml =
-        readme.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a TOML block");
-    let loaded = check("README.md", Some(toml), &[]);
+    let [smallest] = blocks(&readme, "toml")[..] else { panic!("the README has one configuration") };
+    let loaded = check("README.md", Some(smallest), &[]);
     assert_eq!(loaded.config.prefetch.len(), 1);
-    // The others are for the same file.
-    for more in readme.split("```toml\n").skip(2).filter_map(|rest| rest.split("```").next()) {
-        check("README.md", Some(&format!("{toml}\n{more}")), &[]);
+    let runs = project("docs/runs.md");
+    let rules = blocks(&runs, "toml");
+    assert!(!rules.is_empty());
+    // What other pages show is for the same file.
+    for more in rules {
+        check("docs/runs.md", Some(&format!("{smallest}\n{more}")), &[]);
     }
 }
 
@@ -200,5 +217,25 @@ fn the_tutorials_worker_is_tested_with_what_it_requires() {
             stack.lines().any(|line| line == pin),
             "the stack has no {pin}: see tests/stack/requirements.in"
         );
+    }
+}
+
+/// What an editor that has the schema says of them is what the broker says: nothing.
+#[test]
+fn the_configurations_that_are_shown_are_of_the_schema() {
+    for text in
+        [project("examples/tenure.toml"), with_every_key(), project("examples/stepfunctions/tenure.toml")]
+    {
+        assert_eq!(schema::faults_of(&text), [""; 0], "{text}");
+    }
+    for (wrong, said) in [
+        ("[vault]\naddres = \"a\"", ".vault.addres is not known"),
+        ("[cache]\nkv_fresh = \"soon\"", "pattern"),
+        ("[cache]\nmax_leases = 0", "minimum"),
+        ("[run]\nverification = \"maybe\"", "oneOf"),
+        ("[[prefetch]]\npath = 5", ".prefetch[0].path: 5 is not of type"),
+    ] {
+        let found = schema::faults_of(wrong);
+        assert!(found.len() == 1 && found[0].contains(said), "{wrong}: {found:?}");
     }
 }

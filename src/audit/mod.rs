@@ -41,6 +41,8 @@ use crate::secret::{Disclosure, sealed};
 mod chain;
 mod entry;
 mod file;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod line;
 mod memory;
 mod queue;

@@ -26,7 +26,8 @@ pub(crate) enum AuditCommand {
     },
     /// Print the JSON schema of an audit line
     #[command(
-        long_about = "Print the JSON schema of an audit line: its version, its fields and what they mean.",
+        long_about = "Print the JSON schema of an audit line: its version, its fields and what they mean.\n\n\
+            Exit code: 0.",
         after_long_help = "Example:\n  tenure audit schema > audit.schema.json"
     )]
     Schema,

@@ -26,7 +26,8 @@ pub(crate) enum ConfigCommand {
     },
     /// Print the JSON schema of the configuration file
     #[command(
-        long_about = "Print the JSON schema (draft 2020-12) of the configuration file, for editors and reviews.",
+        long_about = "Print the JSON schema (draft 2020-12) of the configuration file, for editors and reviews.\n\n\
+            Exit code: 0.",
         after_long_help = "Example:\n  tenure config schema > tenure.schema.json"
     )]
     Schema,

@@ -8,7 +8,7 @@ use super::{Cli, Output};
 /// Print completions for a shell
 #[derive(Args, Debug)]
 #[command(
-    long_about = "Print the script that lets a shell complete this command line.",
+    long_about = "Print the script that lets a shell complete this command line.\n\nExit code: 0.",
     after_long_help = "Example:\n  tenure completions bash > /etc/bash_completion.d/tenure"
 )]
 pub(crate) struct CompletionsArgs {

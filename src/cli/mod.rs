@@ -12,6 +12,7 @@ mod dev;
 mod doctor;
 mod get;
 mod logging;
+mod man;
 mod probe;
 mod run;
 mod screen;
@@ -54,7 +55,11 @@ pub fn main() -> ExitCode {
     long_about = "A Vault-aware credential broker sidecar.\n\n\
         A credential lives exactly as long as the work that needs it, and an auditor can prove it. Tenure logs in to \
         Vault with the task's IAM role, keeps the credentials that workloads read alive, hands them out on a local \
-        socket, writes an audit line for each, and revokes all of them when the run ends.",
+        socket, writes an audit line for each, and revokes all of them when the run ends.\n\n\
+        Exit code: 0 done; 1 refused, wrong, or not to be done; 2 nobody to ask (no broker, no Vault), or a command line \
+        that makes no sense. Each command's help says what it means there.\n\n\
+        Environment: TENURE_CONFIG names the configuration file; VAULT_ADDR, TENURE_AUTH_ROLE, TENURE_SOCKET and \
+        TENURE_AUDIT_FILE are the least that `tenure serve` needs without one. NO_COLOR is heeded.",
     after_long_help = "Examples:\n  \
         tenure demo                                    see it work, with nothing else installed\n  \
         tenure dev -- ./worker                         a broker to develop against, as long as that runs\n  \
@@ -76,16 +81,33 @@ enum Command {
     Get(get::GetArgs),
     Status(status::StatusArgs),
     /// Register, show, extend and end runs
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        long_about = "Register, show, extend and end runs. A run is a piece of work with an end, to which credentials are tied: what is \
+        read with its handle ends with it. The broker's [[run.rule]] say what runs may have.",
+        after_long_help = "Example:\n  VAULT_TOKEN=$(tenure run start --timeout 5m) vault read database/creds/orders"
+    )]
     Run(run::RunCommand),
     /// Check or describe the configuration
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        long_about = "Check the configuration of `tenure serve`, or print what may be said in one.",
+        after_long_help = "Example:\n  tenure config check tenure.toml"
+    )]
     Config(check::ConfigCommand),
     /// Verify or describe the audit log
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        long_about = "Verify the audit log of a broker, or print what its lines are.",
+        after_long_help = "Example:\n  tenure audit verify /var/log/tenure/audit.jsonl"
+    )]
     Audit(audit::AuditCommand),
     /// Seal or check on whose behalf an execution runs
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        long_about = "Seal, or check, on whose behalf an execution runs: a person or a service, as an OIDC token proves it.",
+        after_long_help = "Example:\n  tenure subject verify --file seal.txt --execution-arn \\\n    arn:aws:states:eu-west-1:123456789012:execution:orders:7f3a"
+    )]
     Subject(subject::SubjectCommand),
     Doctor(doctor::DoctorArgs),
     Demo(demo::DemoArgs),
@@ -94,6 +116,7 @@ enum Command {
     Ready(probe::ReadyArgs),
     Wait(wait::WaitArgs),
     Completions(completions::CompletionsArgs),
+    Man(man::ManArgs),
 }
 
 fn run(command: Command, session: &Session) -> Output {
@@ -112,6 +135,7 @@ fn run(command: Command, session: &Session) -> Output {
         Command::Ready(args) => block_on(probe::ready(&args, session)),
         Command::Wait(args) => wait::wait(&args, session),
         Command::Completions(args) => completions::completions(&args),
+        Command::Man(args) => man::man(&args),
     }
 }
 

@@ -17,11 +17,13 @@ use crate::init::exit_code;
 #[command(
     long_about = "Run the broker: log in to Vault, listen, and serve credentials until SIGTERM or SIGINT; then revoke \
         all that was minted.\n\nSettings come from the file, then the environment, then these flags; `tenure config \
-        check` shows what is in effect. TENURE_DEADLINE (RFC 3339) and TENURE_TIMEOUT_SECONDS say when the run ends: \
-        its credentials end with it.\n\n\
+        check` shows what is in effect.\n\nWhat the process's own run is comes from the environment alone: \
+        TENURE_EXECUTION_ARN, TENURE_STATE_NAME, TENURE_STATE_ATTEMPT, TENURE_STATE_ENTERED, TENURE_DEADLINE (RFC 3339) or \
+        TENURE_TIMEOUT_SECONDS, with which its credentials end, TENURE_PARENT_EXECUTION_ARN, TENURE_ROOT_EXECUTION_ARN, \
+        TENURE_TASK_TOKEN, TENURE_SUBJECT, TENURE_SUBJECT_KIND, TENURE_SUBJECT_FILE and TENURE_TAG_<NAME>.\n\n\
         On SIGTERM or SIGINT it is no longer ready, answers who has asked, revokes everything and sees that it is gone: \
         within shutdown.grace, which must be shorter than the platform's own time-out (ECS: stopTimeout). A second one \
-        ends it at once. SIGHUP reopens the audit log.\n\n\
+        ends it at once. SIGHUP opens the audit log anew, after it was rotated. Log lines go to stderr.\n\n\
         Exit code: 0 ended as told (what the grace did not suffice for is logged, ends by itself, and is revoked at the \
         next start); 1 not started, refused by Vault for good, or a task failed; 2 the command line is wrong; 130 or 143 \
         ended at once by a second SIGINT or SIGTERM, what is not revoked is logged.",

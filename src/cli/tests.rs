@@ -14,6 +14,8 @@ use tokio::net::UnixListener;
 
 use super::*;
 
+mod documents;
+
 /// What the played broker answers to a path, and what it was asked.
 struct Played {
     socket: PathBuf,
@@ -378,10 +380,9 @@ fn each_command_explains_itself_with_an_example() {
     fn walk(command: &mut clap::Command, name: &str) {
         let leaf = command.get_subcommands().next().is_none();
         assert!(command.get_about().is_some(), "{name} says nothing of itself");
-        if leaf {
-            let help = command.render_long_help().to_string();
-            assert!(help.contains("Example"), "{name} has no example:\n{help}");
-        }
+        let help = command.render_long_help().to_string();
+        assert!(help.contains("Example"), "{name} has no example:\n{help}");
+        assert!(!leaf || help.contains("Exit code: "), "{name} does not say how it ends:\n{help}");
         let names: Vec<String> = command.get_subcommands().map(|inner| inner.get_name().to_owned()).collect();
         for inner in names.iter().filter(|inner| *inner != "help") {
             walk(command.find_subcommand_mut(inner).unwrap(), &format!("{name} {inner}"));
@@ -397,4 +398,20 @@ fn completions_are_printed_for_each_shell() {
         let output = run(command, &session(&[], PIPE));
         assert!(output.out.contains("min-ttl"), "{shell}");
     }
+}
+
+#[test]
+fn the_manual_has_a_page_for_each_command() {
+    let folder = tempfile::tempdir().unwrap();
+    let said = |words: &[&str]| {
+        run(Cli::try_parse_from([&["tenure"], words].concat()).unwrap().command, &session(&[], PIPE))
+    };
+    let page = said(&["man", "run", "start"]);
+    assert!(page.code == 0 && page.out.contains(".TH tenure-run-start 1"), "{page:?}");
+    assert!(page.out.contains("execution\\-arn") && page.out.contains("Exit code"), "{}", page.out);
+    assert_eq!(said(&["man", "--dir", folder.path().to_str().unwrap()]), Output::default());
+    let pages = std::fs::read_dir(folder.path()).unwrap().count();
+    assert!(pages > 20 && folder.path().join("tenure-audit-verify.1").exists(), "{pages} pages");
+    assert!(said(&["man", "run", "stop"]).err.contains("it has start, list, extend, end"));
+    assert!(said(&["man", "--dir", "/nowhere/at/all"]).err.contains("/nowhere/at/all/tenure.1"));
 }

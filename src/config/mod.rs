@@ -7,6 +7,8 @@
 mod context;
 mod document;
 mod environment;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod load;
 mod login;
 mod nearest;

@@ -143,6 +143,7 @@ pub(crate) struct RawRun {
     /// with ".orphans" appended; none where audit lines go to stdout.
     pub(crate) journal: Option<String>,
     /// Whether the platform is asked about the process's own run: "off", "warn", "require". Default: "off".
+    #[schemars(extend("default" = "off"))]
     pub(crate) verification: Option<Verification>,
     /// How many runs may be registered at a time; one more is refused (429). Default: 10000.
     #[schemars(range(min = 1, max = 1_000_000), extend("default" = 10_000))]

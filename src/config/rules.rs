@@ -28,8 +28,10 @@ pub(crate) struct RawRule {
     #[schemars(extend("default" = "1h"))]
     pub(crate) max_ttl: Option<RawDuration>,
     /// Whether leases are each run's own ("none"), or shared by the runs of this rule ("process"). Default: "none".
+    #[schemars(extend("default" = "none"))]
     pub(crate) share: Option<Share>,
     /// Whether the platform is asked about these runs: "off", "warn", "require". Default: "off".
+    #[schemars(extend("default" = "off"))]
     pub(crate) verification: Option<Verification>,
     /// Whether these runs may register runs themselves, in their own limits. Default: false.
     #[schemars(extend("default" = false))]

@@ -23,7 +23,7 @@ const OPEN_TO_ALL: &str = "/tenure/health";
 
 /// What a caller on TCP presents as its Vault token: `tnr_` and 256 random bits.
 #[derive(Clone, Debug)]
-pub struct LocalToken(Credential);
+pub struct LocalToken(pub(super) Credential);
 
 impl LocalToken {
     /// Reads the token from its file, or makes one there, 0600.

@@ -23,6 +23,8 @@ use crate::caller::Caller;
 use crate::lease::upstream::ReadKey;
 use crate::supervise::Supervisor;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod guard;
 mod listen;
 mod local;

@@ -141,7 +141,7 @@ async fn body(request: Request) -> Result<Map<String, Value>, Response> {
 }
 
 /// What is said of a run that is to be registered.
-fn registration(mut said: Map<String, Value>, now: Moment) -> Result<request::Request, String> {
+pub(super) fn registration(mut said: Map<String, Value>, now: Moment) -> Result<request::Request, String> {
     if let Some(name) = said.keys().find(|name| !MEMBERS.contains(&name.as_str())) {
         let name = shown(name);
         return Err(format!("no such member: {name:?}; a run has {}", MEMBERS.join(", ")));
@@ -177,7 +177,7 @@ fn shown(name: &str) -> &str {
 }
 
 /// Until when a run is to go on.
-fn extension(mut said: Map<String, Value>, now: Moment) -> Result<Until, String> {
+pub(super) fn extension(mut said: Map<String, Value>, now: Moment) -> Result<Until, String> {
     if let Some(name) = said.keys().find(|name| !matches!(name.as_str(), "timeout_seconds" | "deadline")) {
         let name = shown(name);
         return Err(format!("no such member: {name:?}; an extension has timeout_seconds or deadline"));

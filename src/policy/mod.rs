@@ -4,6 +4,8 @@
 
 use crate::caller::Caller;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 pub mod pattern;
 pub mod rules;
 

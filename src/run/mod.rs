@@ -9,6 +9,8 @@ use crate::lease::upstream::CallId;
 
 pub mod arn;
 pub mod budget;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 pub mod request;
 pub mod seal;
 pub mod subject;

@@ -8,22 +8,13 @@
 //! A provider's keys are fetched once, however many ask, and kept while it is down ([`provider`]). Opaque tokens are not
 //! taken. Sealed subjects are not checked here but by the core ([`crate::run::seal`]).
 //!
-//! # What to configure
-//!
-//! | provider | `url` | `audiences` | claims | source |
-//! |---|---|---|---|---|
-//! | Microsoft Entra ID | `https://login.microsoftonline.com/<tenant id>/v2.0`; for version 1 access tokens `https://sts.windows.net/<tenant id>/`. Not `common`: its discovery document names no single issuer | the application's client id; version 1: its `api://` URI | `subject_claim = "oid"`, `groups_claim = "roles"`, or `"groups"`, which are object ids and are left out above 200 | <https://learn.microsoft.com/entra/identity-platform/access-token-claims-reference> |
-//! | Okta | `https://<domain>/oauth2/default`, or another authorization server of one's own; tokens of the org server are not meant to be checked | as the authorization server says, `api://default` | `groups_claim = "groups"`, once it is added to the server's claims; the client is in `cid` | <https://developer.okta.com/docs/guides/validate-access-tokens/> |
-//! | PingOne | `https://auth.pingone.<region>/<environment id>/as` | the resource's audience | `groups_claim` as mapped in the resource's attributes; the client is in `client_id` | <https://docs.pingidentity.com/pingone/applications/p1_t_create_custom_resource.html> |
-//! | Amazon Cognito, id tokens | `https://cognito-idp.<region>.amazonaws.com/<user pool id>` | the app client's id | `groups_claim = "cognito:groups"` | <https://docs.aws.amazon.com/cognito/latest/developerguide/amazon-cognito-user-pools-using-the-id-token.html> |
-//! | Amazon Cognito, access tokens | the same | the app client's id, with `audience_claim = "client_id"` | the same | <https://docs.aws.amazon.com/cognito/latest/developerguide/amazon-cognito-user-pools-using-the-access-token.html> |
-//! | Keycloak | `https://<host>/realms/<realm>` | as an audience mapper says | `groups_claim = "/realm_access/roles"` | <https://www.keycloak.org/docs/latest/server_admin/#_audience> |
-//!
-//! A claim's name that begins with a slash is a JSON pointer (RFC 6901); any other is a member of the token's payload.
+//! What to configure for the providers that are most used stands in `docs/subjects.md`.
 
 pub mod claims;
 mod crypto;
 mod fetch;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod introspect;
 mod keys;
 mod provider;

@@ -15,6 +15,8 @@ mod consistency;
 mod endpoint;
 #[cfg(test)]
 pub(crate) mod fake;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod redirect;
 mod refusal;
 mod reply;

@@ -162,10 +162,14 @@ fn scrubbed(text: &str) -> String {
     let separator = |c: char| c.is_whitespace() || "\"'`,;:=<>()[]{}".contains(c);
     for word in text.split_inclusive(separator) {
         let bare = word.trim_end_matches(separator);
-        let token = ["hvs.", "hvb.", "hvr.", "s.", "b.", "r."].iter().any(|start| {
+        // What begins the tokens of today stands nowhere else; the letters of the older ones may.
+        let new = ["hvs.", "hvb.", "hvr."]
+            .iter()
+            .any(|start| bare.match_indices(start).any(|(at, _)| is_long(&bare[at + start.len()..])));
+        let old = ["s.", "b.", "r."].iter().any(|start| {
             bare.strip_prefix(start).is_some_and(|rest| rest.len() >= 20 && !rest.contains('/'))
         });
-        if token || bare.len() > 200 {
+        if new || old || bare.len() > 200 {
             clean.push('…');
             clean.push_str(&word[bare.len()..]);
         } else {
@@ -173,6 +177,11 @@ fn scrubbed(text: &str) -> String {
         }
     }
     clean
+}
+
+/// Whether what follows a token's beginning can be the rest of one.
+fn is_long(rest: &str) -> bool {
+    rest.bytes().take_while(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(byte)).count() >= 20
 }
 
 fn cut(text: &str, most: usize) -> String {
@@ -201,6 +210,7 @@ mod tests {
         let long = "x".repeat(300);
         for (said, shown) in [
             ("lookup of hvs.CAESIJ0123456789abcdef0123456789 failed", "lookup of … failed"),
+            ("GET /v1/x#hvs.CAESIJ0123456789abcdef0123456789/y failed", "GET … failed"),
             ("token=s.0123456789abcdefghijklmn, bad", "token=…, bad"),
             (
                 "2 errors occurred:\n\t* permission denied\n\t* invalid token\n\n",
