@@ -184,7 +184,8 @@ pub(super) fn denied(denied: &Denied) -> Response {
                 Class::Permanent => match failure.status.and_then(|status| StatusCode::from_u16(status).ok())
                 {
                     Some(status) if status.is_client_error() => status,
-                    _ => StatusCode::INTERNAL_SERVER_ERROR,
+                    // It was not upstream that said so, and what stands between may be put right at any time.
+                    _ => StatusCode::SERVICE_UNAVAILABLE,
                 },
             };
             let retry = (status == StatusCode::SERVICE_UNAVAILABLE

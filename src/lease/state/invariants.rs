@@ -210,6 +210,8 @@ impl World {
         let lost = arg & 0x40 != 0;
         let failure = |class| {
             let mut failure = Failure::new(class, "no");
+            // Upstream's own refusal, or what something in between says.
+            failure.status = (class == Class::Permanent && arg & 0x400 != 0).then_some(400);
             failure.retry_after = (arg & 0x80 != 0).then(|| Duration::from_secs(u64::from(arg % 90)));
             failure
         };

@@ -154,6 +154,7 @@ impl<P: Clone> Lease<P> {
     fn mint_failed(&mut self, failure: Failure, roll: f64, now: Moment) {
         let class = failure.class;
         let lost = class == Class::TokenLost;
+        let withdrawn = failure.is_refusal();
         match std::mem::replace(&mut self.phase, Phase::Idle) {
             Phase::Minting { under } if lost && self.parent.is_some() => {
                 self.refused_under = self.refused_under.max(under);
@@ -165,7 +166,6 @@ impl<P: Clone> Lease<P> {
                     true => self.failed(failure, roll, now),
                     false => self.failed_before(held.gone_in(now), failure, roll, now),
                 };
-                let withdrawn = matches!(class, Class::NotFound | Class::Denied | Class::Permanent);
                 if held.is_static && withdrawn {
                     // Upstream did answer: what we hold is no longer what it says.
                     self.phase = Phase::Failed { retry };
@@ -203,7 +203,7 @@ impl<P: Clone> Lease<P> {
                 self.plan(crowd, roll, now);
             }
             Err(failure) => match failure.class {
-                Class::Transient => {
+                Class::Transient | Class::Permanent if !failure.is_refusal() => {
                     let left = held.gone_in(now);
                     let retry = self.failed_before(left, failure, roll, now);
                     if let Phase::Holding { held, .. } = &mut self.phase {
@@ -224,7 +224,7 @@ impl<P: Clone> Lease<P> {
                         Some(_) => self.refused_under = self.refused_under.max(under),
                     }
                 }
-                Class::Forbidden | Class::Denied | Class::NotFound | Class::Permanent => {
+                Class::Transient | Class::Forbidden | Class::Denied | Class::NotFound | Class::Permanent => {
                     // It can't be renewed; from now on it is one that has to be replaced before its end.
                     held.maxed = true;
                     held.reach = Some(held.full);
