@@ -113,7 +113,7 @@ pub(crate) const TABLE: &[Row] = &[
     // What Vault says.
     Row { served: WITHDRAWN, errors: &[(400, "Tenure.BadRequest")], ..fails("400", says(400, r#"{"errors":["the request makes no sense"]}"#), &["makes no sense"]) },
     Row { steady: OLD, served: Served { first: 80, ..ALL }, ..fails("403, run token lost", Fault::TokenLost, &[]) },
-    Row { recovery: Duration::from_millis(20_000), calls: 20, served: Served { long: 60, value: 60, ..OUTAGE }, ..fails("403, run token lost when just made", Fault::TokenLost, &["invalid token"]) },
+    Row { recovery: Duration::from_millis(2_500), calls: 20, served: Served { long: 60, value: 60, ..OUTAGE }, ..fails("403, run token lost when just made", Fault::TokenLost, &["invalid token"]) },
     Row { steady: GROWN, calls: 8, served: WITHDRAWN, errors: &[(403, "Tenure.Denied")], ..fails("403, not lost", Fault::Withdrawn, &["permission denied"]) },
     Row { steady: GROWN, ..fails("403, of a firewall", says(403, PAGE), &["a proxy's or a firewall's answer"]) },
     Row { served: WITHDRAWN, errors: &[(404, "Tenure.NotFound")], ..fails("404", says(404, r#"{"errors":[]}"#), &[""]) },

@@ -255,7 +255,8 @@ impl<P: Clone> Lease<P> {
         let Phase::Holding { held, .. } = &self.phase else { return };
         let young = now.since(held.own.from) < SUSPICIOUSLY_SHORT;
         self.lost_through = held.seq;
-        self.trouble = None;
+        // What failed before that it was asked of the one that is gone; the tries for the next one begin anew.
+        self.recovered();
         self.phase = if young {
             Phase::Failed { retry: self.failed(failure, roll, now) }
         } else if self.terms.keep || self.wanted {
