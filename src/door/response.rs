@@ -166,7 +166,9 @@ pub(super) fn denied(denied: &Denied) -> Response {
         Denied::TooLong { .. } => (StatusCode::BAD_REQUEST, None),
         Denied::Full(_) => (StatusCode::TOO_MANY_REQUESTS, Some(1)),
         Denied::Over { .. } => (StatusCode::GONE, None),
-        Denied::TimedOut { .. } | Denied::Unaudited(_) => (StatusCode::SERVICE_UNAVAILABLE, Some(1)),
+        Denied::TimedOut { .. } | Denied::Ended | Denied::Unaudited(_) => {
+            (StatusCode::SERVICE_UNAVAILABLE, Some(1))
+        }
         Denied::Upstream { failure, retry_in } => {
             let status = match failure.class {
                 // Vault says "nothing here" with an empty list.

@@ -18,8 +18,9 @@ const TRANSIT: Duration = Duration::from_millis(500);
 /// What may lie between the asking of a value and its arrival: a request takes a second at most.
 const UNDER_WAY: Duration = Duration::from_millis(1_200);
 
-/// A credential may end while its line is being written: then there is a line, and no answer but a refusal with its own.
-const TOO_LATE: &str = "expired while its audit line was written";
+/// A credential may end while its line is being written. Then a second line takes that one back, and the broker looks for
+/// another: nobody is refused for that.
+const TAKEN_BACK: &str = "ended while its audit line was being written";
 
 /// What is listed of one kind of problem.
 const LISTED: usize = 3;
@@ -115,9 +116,6 @@ fn misnamed(row: &Row, span: &Span, reading: &Reading) -> Option<String> {
         return bad("refused before the fault");
     }
     let Some((name, text)) = &reading.error else { return bad("a refusal without a name") };
-    if text.contains(TOO_LATE) {
-        return None;
-    }
     if !row.errors.iter().any(|(status, named)| reading.status == *status && name == named) {
         return bad("another refusal");
     }
@@ -260,9 +258,6 @@ fn one_line_each(lines: &[Line], readings: &[Reading]) -> Vec<String> {
             false => "refused".to_owned(),
         };
         counts.entry((reading.path.to_owned(), what)).or_default().0 += 1;
-        if said.contains(TOO_LATE) {
-            counts.entry((reading.path.to_owned(), "cache".to_owned())).or_default().0 += 1;
-        }
     }
     for line in lines.iter().filter(|line| line.event == Event::Read) {
         let what = match (line.outcome, line.source) {
@@ -270,7 +265,13 @@ fn one_line_each(lines: &[Line], readings: &[Reading]) -> Vec<String> {
             (Ended::Granted, None) => String::new(),
             _ => "refused".to_owned(),
         };
-        counts.entry((line.path.clone().unwrap_or_default(), what)).or_default().1 += 1;
+        let path = line.path.clone().unwrap_or_default();
+        if line.reason.as_deref().is_some_and(|reason| reason.contains(TAKEN_BACK)) {
+            // Neither it nor the one before it belongs to an answer.
+            counts.entry((path, "cache".to_owned())).or_default().0 += 1;
+            continue;
+        }
+        counts.entry((path, what)).or_default().1 += 1;
     }
     for ((path, what), (answers, lines)) in counts {
         if answers != lines {
