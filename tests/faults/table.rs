@@ -167,6 +167,7 @@ pub(crate) const TABLE: &[Row] = &[
     Row { served: ALL, lasts: Duration::from_millis(2_500), ..fails("login refused", Fault::Login(Wrong::Says { status: 400, headers: &[], body: r#"{"errors":["error validating token: invalid signature"]}"# }, false), &[]) },
     Row { steady: GROWN, calls: 8, lasts: Duration::from_millis(3_000), served: NOTHING, ..fails("login service: 500, run token lost", Fault::Login(Wrong::Says { status: 500, headers: &[], body: r#"{"errors":["the issuer cannot be reached"]}"# }, true), &["issuer cannot be reached", "no login token", "invalid token"]) },
     // The machine.
+    Row { served: ALL, recovery: Duration::from_millis(1_500), ..fails("clock + 1 h", Fault::Jump(3_600_000), &[]) },
     Row { served: ALL, recovery: Duration::from_millis(1_500), ..fails("clock - 1 h", Fault::Jump(-3_600_000), &[]) },
     Row { served: ALL, recovery: Duration::from_millis(1_500), lasts: Duration::from_millis(3_000), ..fails("frozen", Fault::Frozen, &[]) },
     Row { served: NOTHING, recovery: Duration::from_millis(2_500), ..fails("disk full", Fault::DiskFull(0), &["audit log"]) },

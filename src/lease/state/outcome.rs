@@ -63,6 +63,9 @@ impl<P: Clone> Lease<P> {
             due: None,
         };
         if !is_static && held.own.is_over(now) {
+            if self.terms.revocable && !held.own.is_surely_over(now) {
+                self.retired.push((held.payload, held.own));
+            }
             let late =
                 Failure::new(Class::Transient, "upstream took longer to answer than what it granted lives");
             self.phase = Phase::Failed { retry: self.failed(late, roll, now) };
