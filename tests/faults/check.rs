@@ -8,7 +8,7 @@ use tenure::audit::{self, Event, Line, Outcome as Ended};
 use crate::broker::{Broker, FRESH, STALE};
 use crate::readers::{FIRST, LONG, PATHS, Reading, SHORT, VALUE};
 use crate::stage::Span;
-use crate::table::{Fault, Row};
+use crate::table::{CLOSED, Fault, Row};
 use crate::vault::{Told, Vault};
 use crate::wire::Call;
 
@@ -122,7 +122,10 @@ fn misnamed(row: &Row, span: &Span, reading: &Reading) -> Option<String> {
     if matches!(reading.status, 429 | 503) && !reading.retry_after {
         return bad("no Retry-After");
     }
-    if !row.says.iter().any(|word| text.contains(word)) {
+    // A request may be under way when its connection is cut.
+    let cut = matches!(row.fault, Fault::Wire(wrong) | Fault::Tls(wrong) if wrong.cuts_connections());
+    let also: &[&str] = if cut { CLOSED } else { &[] };
+    if !row.says.iter().chain(also).any(|word| text.contains(word)) {
         return bad("a refusal that does not name the fault");
     }
     None

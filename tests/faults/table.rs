@@ -81,8 +81,8 @@ const GROWN: Duration = Duration::from_millis(2_200);
 /// Until a token that is lost is replaced at once.
 const OLD: Duration = Duration::from_millis(5_500);
 
-/// Four delays that double begin in the first seconds of a fault; the next try is two seconds away at most.
-const BACKOFF: Duration = Duration::from_millis(3_000);
+/// Half a second, one, two: the fourth try may just be made in the fault, and then the next is four seconds away at most.
+const BACKOFF: Duration = Duration::from_millis(4_500);
 
 /// Upstream fails: two tries at once and two more within a second are what the schedule of delays makes.
 const FAILS: Row = Row {
@@ -106,15 +106,16 @@ const fn fails(name: &'static str, fault: Fault, says: &'static [&'static str]) 
 }
 
 const PAGE: &str = "<html><body>a page of something between</body></html>";
-const CLOSED: &[&str] = &["closed before an answer", "broke off", "connection error", "reset"];
+/// What is said of a connection that ended.
+pub(crate) const CLOSED: &[&str] = &["closed before an answer", "broke off", "connection error", "reset"];
 
 #[rustfmt::skip]
 pub(crate) const TABLE: &[Row] = &[
     // What Vault says.
     Row { served: WITHDRAWN, errors: &[(400, "Tenure.BadRequest")], ..fails("400", says(400, r#"{"errors":["the request makes no sense"]}"#), &["makes no sense"]) },
     Row { steady: OLD, served: Served { first: 80, ..ALL }, ..fails("403, run token lost", Fault::TokenLost, &[]) },
-    Row { recovery: Duration::from_millis(2_500), calls: 20, served: Served { long: 60, value: 60, ..OUTAGE }, ..fails("403, run token lost when just made", Fault::TokenLost, &["invalid token"]) },
-    Row { steady: GROWN, calls: 8, served: WITHDRAWN, errors: &[(403, "Tenure.Denied")], ..fails("403, not lost", Fault::Withdrawn, &["permission denied"]) },
+    Row { recovery: Duration::from_millis(3_500), calls: 26, served: Served { long: 60, value: 60, ..OUTAGE }, ..fails("403, run token lost when just made", Fault::TokenLost, &["invalid token"]) },
+    Row { steady: GROWN, calls: 12, served: WITHDRAWN, errors: &[(403, "Tenure.Denied")], ..fails("403, not lost", Fault::Withdrawn, &["permission denied"]) },
     Row { steady: GROWN, ..fails("403, of a firewall", says(403, PAGE), &["a proxy's or a firewall's answer"]) },
     Row { served: WITHDRAWN, errors: &[(404, "Tenure.NotFound")], ..fails("404", says(404, r#"{"errors":[]}"#), &[""]) },
     fails("404, of a balancer", says(404, PAGE), &["a proxy's or a firewall's answer"]),
@@ -165,7 +166,7 @@ pub(crate) const TABLE: &[Row] = &[
     // The login.
     Row { served: ALL, lasts: Duration::from_millis(2_500), ..fails("login service: 500", Fault::Login(Wrong::Says { status: 500, headers: &[], body: r#"{"errors":["the issuer cannot be reached"]}"# }, false), &[]) },
     Row { served: ALL, lasts: Duration::from_millis(2_500), ..fails("login refused", Fault::Login(Wrong::Says { status: 400, headers: &[], body: r#"{"errors":["error validating token: invalid signature"]}"# }, false), &[]) },
-    Row { steady: GROWN, calls: 8, lasts: Duration::from_millis(3_000), served: NOTHING, ..fails("login service: 500, run token lost", Fault::Login(Wrong::Says { status: 500, headers: &[], body: r#"{"errors":["the issuer cannot be reached"]}"# }, true), &["issuer cannot be reached", "no login token", "invalid token"]) },
+    Row { steady: GROWN, calls: 12, recovery: Duration::from_millis(6_000), lasts: Duration::from_millis(3_000), served: NOTHING, ..fails("login service: 500, run token lost", Fault::Login(Wrong::Says { status: 500, headers: &[], body: r#"{"errors":["the issuer cannot be reached"]}"# }, true), &["issuer cannot be reached", "no login token", "invalid token"]) },
     // The machine.
     Row { served: ALL, recovery: Duration::from_millis(1_500), ..fails("clock + 1 h", Fault::Jump(3_600_000), &[]) },
     Row { served: ALL, recovery: Duration::from_millis(1_500), ..fails("clock - 1 h", Fault::Jump(-3_600_000), &[]) },

@@ -44,6 +44,13 @@ pub(crate) enum Wrong {
     CutHandshake,
 }
 
+impl Wrong {
+    /// Whether what was connected before is reset when it begins: it is with new connections that it goes wrong.
+    pub(crate) fn cuts_connections(self) -> bool {
+        matches!(self, Self::Refused | Self::Reset(Point::Before) | Self::Shows(_) | Self::CutHandshake)
+    }
+}
+
 /// Where in a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Point {
@@ -112,11 +119,7 @@ impl Wire {
         if wrong == Wrong::Refused {
             self.close();
         }
-        let on_connections = matches!(
-            wrong,
-            Wrong::Refused | Wrong::Reset(Point::Before) | Wrong::Shows(_) | Wrong::CutHandshake
-        );
-        if on_connections {
+        if wrong.cuts_connections() {
             lock(&self.shared.open).drain(..).for_each(|stream| reset(&stream));
         }
     }
