@@ -33,7 +33,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use check::Outcome;
-use table::{Row, TABLE};
+use table::{Fault, Row, TABLE};
+use wire::Wrong;
 
 /// Rows that are played at a time: they wait for most of their time.
 const AT_ONCE: usize = 10;
@@ -90,14 +91,17 @@ fn every_fault_is_survived_within_its_bounds() {
 fn line(row: &Row, outcome: &Outcome) -> String {
     let errors: Vec<String> =
         outcome.errors.iter().map(|(name, times)| format!("{times} × {name}")).collect();
+    // Where nothing listens, nobody counts.
+    let calls = match row.fault {
+        Fault::Wire(Wrong::Refused) => "– | –".to_owned(),
+        _ => format!("{:.1} | {}", outcome.calls, outcome.per_lease),
+    };
     format!(
-        "| {} | {} | {:.0} % | {} | {:.1} | {} | {} ms |",
+        "| {} | {} | {:.0} % | {} | {calls} | {} ms |",
         row.name,
         outcome.reads,
         outcome.served,
         if errors.is_empty() { "none".to_owned() } else { errors.join(", ") },
-        outcome.calls,
-        outcome.per_lease,
         outcome.recovery.as_millis()
     )
 }

@@ -69,10 +69,12 @@ pub(crate) fn play(row: &Row, number: usize) -> Outcome {
         }
         std::thread::sleep(row.steady);
         began = Instant::now();
-        readers.ask_for_first();
         begin(row, &broker, &wire, &vault);
     }
     readers.ask_for_first();
+    if row.fault == Fault::Hangups {
+        rotate_until(&broker, began + row.lasts);
+    }
     std::thread::sleep((began + row.lasts).saturating_duration_since(Instant::now()));
     let ended = Instant::now();
     end(row, &broker, &wire, &vault);
@@ -139,21 +141,23 @@ fn begin(row: &Row, broker: &Broker, wire: &Wire, vault: &Vault) {
             std::fs::set_permissions(&log, Mode::from_mode(0o444)).expect("our own file");
             broker.signal(Signal::HUP);
         }
-        Fault::Hangups => {
-            let until = Instant::now() + row.lasts;
-            let mut number = 0;
-            while Instant::now() < until {
-                number += 1;
-                let log = broker.path("audit.jsonl");
-                // The one before may still be under way.
-                if log.exists() {
-                    std::fs::rename(log, broker.path(&format!("audit.jsonl.{number}")))
-                        .expect("our own file");
-                }
-                broker.signal(Signal::HUP);
-                std::thread::sleep(ROTATE_EVERY);
-            }
+        Fault::Hangups => {}
+    }
+}
+
+/// Rotates the log and sends SIGHUP, again and again.
+fn rotate_until(broker: &Broker, until: Instant) {
+    for number in 1.. {
+        if Instant::now() >= until {
+            break;
         }
+        let log = broker.path("audit.jsonl");
+        // The one before may still be under way.
+        if log.exists() {
+            std::fs::rename(log, broker.path(&format!("audit.jsonl.{number}"))).expect("our own file");
+        }
+        broker.signal(Signal::HUP);
+        std::thread::sleep(ROTATE_EVERY);
     }
 }
 

@@ -84,7 +84,7 @@ const OLD: Duration = Duration::from_millis(5_500);
 /// Half a second, one, two: the fourth try may just be made in the fault, and then the next is four seconds away at most.
 const BACKOFF: Duration = Duration::from_millis(4_500);
 
-/// Upstream fails: two tries at once and two more within a second are what the schedule of delays makes.
+/// Upstream fails: three tries for a lease are all that its delays allow within a second, and a renewal may come between.
 const FAILS: Row = Row {
     name: "",
     fault: Fault::Frozen,
@@ -109,6 +109,7 @@ const PAGE: &str = "<html><body>a page of something between</body></html>";
 /// What is said of a connection that ended.
 pub(crate) const CLOSED: &[&str] = &["closed before an answer", "broke off", "connection error", "reset"];
 
+// A row is a line, however long: that is how a table is read.
 #[rustfmt::skip]
 pub(crate) const TABLE: &[Row] = &[
     // What Vault says.
