@@ -219,6 +219,7 @@ pub(crate) fn records(broker: &Broker, readings: &[Reading]) -> Vec<String> {
         problems.push("the broker panicked".to_owned());
     }
     let mut lines: Vec<Line> = Vec::new();
+    let (mut ends, mut begins) = (Vec::new(), Vec::new());
     for entry in std::fs::read_dir(broker.dir.path()).expect("our own directory") {
         let path = entry.expect("an entry").path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -229,7 +230,10 @@ pub(crate) fn records(broker: &Broker, readings: &[Reading]) -> Vec<String> {
         }
         let bytes = std::fs::read(&path).expect("our own file");
         match audit::verify(&bytes[..]) {
-            Ok(report) if report.is_good() => {}
+            Ok(report) if report.is_good() => {
+                ends.extend(report.head);
+                begins.push(report.continues);
+            }
             Ok(report) => problems.push(format!("{name}: {report}")),
             Err(error) => problems.push(format!("{name} cannot be verified: {error}")),
         }
@@ -241,6 +245,11 @@ pub(crate) fn records(broker: &Broker, readings: &[Reading]) -> Vec<String> {
     }
     if ["password-", "hvs.0", "value-"].iter().any(|secret| log.contains(secret)) {
         problems.push("a secret is in the log".to_owned());
+    }
+    // One file is the first; each of the others goes on where another ends.
+    let loose = begins.iter().filter(|begin| begin.is_none_or(|begin| !ends.contains(&begin))).count();
+    if loose != 1 {
+        problems.push(format!("{loose} of {} files of the log go on from none of the others", begins.len()));
     }
     problems.extend(one_line_each(&lines, readings));
     problems
