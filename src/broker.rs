@@ -112,6 +112,8 @@ pub enum Denied {
         /// How long the reader waited.
         waited: Duration,
     },
+    /// The credential came to its end while its audit line was being written.
+    Ended,
     /// The audit line could not be written.
     Unaudited(String),
 }
@@ -138,6 +140,9 @@ impl fmt::Display for Denied {
             }
             Self::TimedOut { phase, waited } => {
                 write!(f, "nothing came within {} (the lease's state: {phase}); try again", time(waited))
+            }
+            Self::Ended => {
+                f.write_str("the credential ended while its audit line was being written; try again")
             }
             Self::Unaudited(why) => {
                 write!(f, "nothing is disclosed that cannot be written to the audit log: {why}")
@@ -236,11 +241,22 @@ impl Broker {
         run: &Arc<Active>,
         request: &ReadRequest,
     ) -> Result<Disclosed, Denied> {
-        let result = self.try_read(asker, run, request).await;
-        if let Err(denied) = &result {
-            self.note_denied(asker, run, request, denied);
+        let mut again = true;
+        loop {
+            match self.try_read(asker, run, request).await {
+                // Its line says that it was disclosed: this one takes that back. Whoever asked wanted one that lives.
+                Err(denied @ Denied::Ended) if again => {
+                    self.note_denied(asker, run, request, &denied);
+                    again = false;
+                }
+                Err(denied) => {
+                    self.count_denied(&denied);
+                    self.note_denied(asker, run, request, &denied);
+                    return Err(denied);
+                }
+                disclosed => return disclosed,
+            }
         }
-        result
     }
 
     async fn try_read(
@@ -291,10 +307,7 @@ impl Broker {
         let now = self.clock.now();
         still_open(run, || now)?;
         if !held.is_static && held.left(now).is_zero() {
-            return Err(Denied::TimedOut {
-                phase: "expired while its audit line was written",
-                waited: self.patience,
-            });
+            return Err(Denied::Ended);
         }
         entry.count_read();
         self.metrics.granted(taken.freshness);
@@ -380,6 +393,14 @@ impl Broker {
         }
     }
 
+    fn count_denied(&self, denied: &Denied) {
+        match denied {
+            Denied::Unaudited(_) => self.metrics.unaudited.inc(),
+            Denied::Upstream { .. } | Denied::TimedOut { .. } | Denied::Ended => self.metrics.failed.inc(),
+            _ => self.metrics.denied.inc(),
+        };
+    }
+
     fn note_denied(&self, asker: &Asker, run: &Active, request: &ReadRequest, denied: &Denied) {
         let event = if request.key.list { Event::List } else { Event::Read };
         let (path, text) = (shown(&request.key), denied.to_string());
@@ -388,16 +409,9 @@ impl Broker {
                 Entry::denied(event, &text)
             }
             Denied::Upstream { failure, .. } => Entry::failed(event, failure),
-            Denied::TimedOut { .. } => Entry::denied(event, &text),
+            Denied::TimedOut { .. } | Denied::Ended => Entry::denied(event, &text),
             // The writer itself tells of what it could not write.
-            Denied::Unaudited(_) => {
-                self.metrics.unaudited.inc();
-                return;
-            }
-        };
-        match denied {
-            Denied::Upstream { .. } | Denied::TimedOut { .. } => self.metrics.failed.inc(),
-            _ => self.metrics.denied.inc(),
+            Denied::Unaudited(_) => return,
         };
         let entry = if matches!(denied, Denied::Policy(_)) { entry.policy("paths") } else { entry };
         self.audit.note(&entry.run(&run.stamp).caller(&asker.peer).door(asker.door).path(&path));

@@ -162,6 +162,13 @@ impl Until {
         self.left(now).is_zero()
     }
 
+    /// Whether nothing is left of it even if the wall clock was set forward: by the monotonic clock alone, which may
+    /// stand still and never runs ahead. What is not surely over may live on upstream, although nobody gets it any more.
+    #[must_use]
+    pub fn is_surely_over(self, now: Moment) -> bool {
+        now.mono.minus(self.from.mono) >= self.len()
+    }
+
     /// When it ends, read on both clocks from its beginning.
     #[must_use]
     pub fn end(self) -> Moment {
@@ -273,6 +280,14 @@ mod tests {
         assert_eq!(span.left(at(10, 1_010)), Duration::from_secs(50));
         assert!(span.is_over(at(1, 1_060)));
         assert!(span.is_over(at(60, 0)));
+    }
+
+    #[test]
+    fn a_span_is_surely_over_when_the_clock_that_cannot_be_set_says_so() {
+        let span = Until::new(at(0, 1_000), Duration::from_secs(60));
+        assert!(!span.is_surely_over(at(1, 5_000)), "the wall clock was set forward");
+        assert!(!span.is_surely_over(at(59, 1_059)));
+        assert!(span.is_surely_over(at(60, 0)));
     }
 
     #[tokio::test(start_paused = true)]

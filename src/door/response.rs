@@ -166,7 +166,9 @@ pub(super) fn denied(denied: &Denied) -> Response {
         Denied::TooLong { .. } => (StatusCode::BAD_REQUEST, None),
         Denied::Full(_) => (StatusCode::TOO_MANY_REQUESTS, Some(1)),
         Denied::Over { .. } => (StatusCode::GONE, None),
-        Denied::TimedOut { .. } | Denied::Unaudited(_) => (StatusCode::SERVICE_UNAVAILABLE, Some(1)),
+        Denied::TimedOut { .. } | Denied::Ended | Denied::Unaudited(_) => {
+            (StatusCode::SERVICE_UNAVAILABLE, Some(1))
+        }
         Denied::Upstream { failure, retry_in } => {
             let status = match failure.class {
                 // Vault says "nothing here" with an empty list.
@@ -184,7 +186,8 @@ pub(super) fn denied(denied: &Denied) -> Response {
                 Class::Permanent => match failure.status.and_then(|status| StatusCode::from_u16(status).ok())
                 {
                     Some(status) if status.is_client_error() => status,
-                    _ => StatusCode::INTERNAL_SERVER_ERROR,
+                    // It was not upstream that said so, and what stands between may be put right at any time.
+                    _ => StatusCode::SERVICE_UNAVAILABLE,
                 },
             };
             let retry = (status == StatusCode::SERVICE_UNAVAILABLE

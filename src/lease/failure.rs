@@ -68,6 +68,18 @@ impl Failure {
         self.retry_after.or_else(|| (self.status == Some(429)).then_some(Duration::from_secs(1)))
     }
 
+    /// Whether upstream itself has said no to what was asked. Where it has not, nothing was learnt of what is held: no
+    /// answer came, or something in between gave one (a page, a redirect, a certificate that is not upstream's), and the
+    /// same request may succeed once that is put right.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        match self.class {
+            Class::Transient | Class::TokenLost => false,
+            Class::Permanent => self.status.is_some_and(|status| (400..500).contains(&status)),
+            Class::Forbidden | Class::Denied | Class::NotFound | Class::LeaseGone => true,
+        }
+    }
+
     /// The same failure once `lookup-self` has decided what a 403 meant.
     #[must_use]
     pub fn decided(self, class: Class) -> Self {
@@ -86,6 +98,26 @@ impl std::error::Error for Failure {}
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_upstreams_own_no_is_a_refusal() {
+        let failure = |class, status| Failure { status, ..Failure::new(class, "no") };
+        for (class, status, refusal) in [
+            (Class::Permanent, Some(400), true),
+            (Class::Permanent, Some(405), true),
+            (Class::Denied, Some(403), true),
+            (Class::NotFound, Some(404), true),
+            (Class::LeaseGone, Some(400), true),
+            // A certificate of somebody else; a redirect to a page; an answer that is not Vault's.
+            (Class::Permanent, None, false),
+            (Class::Permanent, Some(302), false),
+            (Class::Permanent, Some(200), false),
+            (Class::Transient, Some(429), false),
+            (Class::TokenLost, Some(403), false),
+        ] {
+            assert_eq!(failure(class, status).is_refusal(), refusal, "{class:?} {status:?}");
+        }
+    }
 
     #[test]
     fn a_429_asks_to_be_left_alone_even_where_it_does_not_say_for_how_long() {

@@ -199,7 +199,8 @@ pub struct Lease<P> {
     suspected: bool,
     ending: bool,
     trouble: Option<Arc<Trouble>>,
-    /// Replaced tokens that upstream still knows.
+    /// Replaced or given up tokens that upstream may still know: older rather than younger is how they are served, and
+    /// younger rather than older how they are revoked.
     retired: Vec<(P, Until)>,
 }
 
@@ -410,7 +411,7 @@ impl<P: Clone> Lease<P> {
 
     /// Decides, with nothing but the state and the time, what is to be done now.
     fn judge(&mut self, now: Moment) -> Option<Call<P>> {
-        self.retired.retain(|(_, until)| !until.is_over(now));
+        self.retired.retain(|(_, until)| !until.is_surely_over(now));
         self.drop_what_is_dead(now);
         if self.ending {
             return self.wind_up(now);
@@ -505,11 +506,17 @@ impl<P: Clone> Lease<P> {
             // What failed, failed under a token that is gone; with a new one the tries begin anew.
             self.trouble = None;
         }
+        // A renewal or a check of what is gone has no meaning any more, but its answer must be waited for.
+        if matches!(call, Some(Underway::Renew { .. } | Underway::Check)) {
+            return;
+        }
+        if self.terms.revocable && !held.own.is_surely_over(now) {
+            // A wall clock that was set forward ends nothing upstream.
+            self.retired.push((held.payload.clone(), held.own));
+        }
         self.phase = match *call {
             Some(Underway::Rotate { under }) => Phase::Minting { under },
-            // A renewal or a check of what is gone has no meaning any more, but its answer must be waited for.
-            Some(_) => return,
-            None => match self.trouble.as_ref().filter(|trouble| !trouble.retry.is_over(now)) {
+            _ => match self.trouble.as_ref().filter(|trouble| !trouble.retry.is_over(now)) {
                 // Upstream is failing: its end is no reason to ask again sooner.
                 Some(trouble) => Phase::Failed { retry: trouble.retry },
                 _ if self.terms.keep || self.wanted => Phase::Parked,
@@ -534,7 +541,7 @@ impl<P: Clone> Lease<P> {
             Phase::Ended => return None,
             _ => (self.retired.drain(..).collect(), None),
         };
-        queue.retain(|(_, until)| !until.is_over(now));
+        queue.retain(|(_, until)| !until.is_surely_over(now));
         let payload = queue.front()?.0.clone();
         if retry.is_some_and(|retry| !retry.is_over(now)) {
             self.phase = Phase::Revoking { queue, retry, busy: false };

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::failure::{Class, Failure};
+use super::failure::Failure;
 use crate::clock::{Moment, Until};
 
 /// What a held grant is due for.
@@ -243,9 +243,7 @@ impl<P> View<P> {
                 if newer {
                     return Verdict::Serve(Freshness::Vault);
                 }
-                let unanswered = failing.is_some_and(|trouble| {
-                    matches!(trouble.failure.class, Class::Transient | Class::TokenLost)
-                });
+                let unanswered = failing.is_some_and(|trouble| !trouble.failure.is_refusal());
                 if unanswered && !held.stale_until().is_over(now) {
                     return Verdict::Serve(Freshness::Stale);
                 }

@@ -37,6 +37,7 @@ struct World {
     /// True time: what upstream counts in.
     time: Duration,
     sets_clock_back: bool,
+    sets_clock_forward: bool,
     call: Option<(Call<u32>, Moment, Duration)>,
     grants: BTreeMap<u32, Truth>,
     parent: Option<(ParentView, BTreeMap<u64, Duration>)>,
@@ -91,9 +92,21 @@ impl World {
         });
         let lease = Lease::new(terms, parent.as_ref().map(|(view, _)| view.clone()));
         let sets_clock_back = setup.0 & 0x80 != 0;
+        let sets_clock_forward = setup.0 & 0xa0 == 0x20;
         let time = Duration::ZERO;
         let grants = BTreeMap::new();
-        Self { lease, now, time, sets_clock_back, call: None, grants, parent, ended: false, outdated: false }
+        Self {
+            lease,
+            now,
+            time,
+            sets_clock_back,
+            sets_clock_forward,
+            call: None,
+            grants,
+            parent,
+            ended: false,
+            outdated: false,
+        }
     }
 
     fn step(&mut self, kind: &'static str, event: Event<u32>, demanded: Duration) -> Taken {
@@ -137,7 +150,9 @@ impl World {
             3 => {
                 // A machine that was frozen, or a wall clock that was set: the lease hears of it with the next tick.
                 let by = Duration::from_secs(u64::from(arg % 4_000));
-                if self.sets_clock_back {
+                if self.sets_clock_forward {
+                    self.now = Moment::new(self.now.mono(), self.now.wall() + by);
+                } else if self.sets_clock_back {
                     self.now = Moment::new(self.now.mono(), self.now.wall().saturating_sub(by));
                 } else {
                     self.time += by;
@@ -210,6 +225,8 @@ impl World {
         let lost = arg & 0x40 != 0;
         let failure = |class| {
             let mut failure = Failure::new(class, "no");
+            // Upstream's own refusal, or what something in between says.
+            failure.status = (class == Class::Permanent && arg & 0x400 != 0).then_some(400);
             failure.retry_after = (arg & 0x80 != 0).then(|| Duration::from_secs(u64::from(arg % 90)));
             failure
         };
@@ -423,7 +440,7 @@ proptest! {
         if world.parent.is_none() {
             for payload in known {
                 let truth = &world.grants[&payload];
-                prop_assert!(truth.revoked || truth.dies <= world.time || world.sets_clock_back, "{truth:?} was forgotten");
+                prop_assert!(truth.revoked || truth.dies <= world.time, "{truth:?} was forgotten");
             }
         }
     }

@@ -63,6 +63,9 @@ impl<P: Clone> Lease<P> {
             due: None,
         };
         if !is_static && held.own.is_over(now) {
+            if self.terms.revocable && !held.own.is_surely_over(now) {
+                self.retired.push((held.payload, held.own));
+            }
             let late =
                 Failure::new(Class::Transient, "upstream took longer to answer than what it granted lives");
             self.phase = Phase::Failed { retry: self.failed(late, roll, now) };
@@ -154,6 +157,7 @@ impl<P: Clone> Lease<P> {
     fn mint_failed(&mut self, failure: Failure, roll: f64, now: Moment) {
         let class = failure.class;
         let lost = class == Class::TokenLost;
+        let withdrawn = failure.is_refusal();
         match std::mem::replace(&mut self.phase, Phase::Idle) {
             Phase::Minting { under } if lost && self.parent.is_some() => {
                 self.refused_under = self.refused_under.max(under);
@@ -165,7 +169,6 @@ impl<P: Clone> Lease<P> {
                     true => self.failed(failure, roll, now),
                     false => self.failed_before(held.gone_in(now), failure, roll, now),
                 };
-                let withdrawn = matches!(class, Class::NotFound | Class::Denied | Class::Permanent);
                 if held.is_static && withdrawn {
                     // Upstream did answer: what we hold is no longer what it says.
                     self.phase = Phase::Failed { retry };
@@ -203,7 +206,7 @@ impl<P: Clone> Lease<P> {
                 self.plan(crowd, roll, now);
             }
             Err(failure) => match failure.class {
-                Class::Transient => {
+                Class::Transient | Class::Permanent if !failure.is_refusal() => {
                     let left = held.gone_in(now);
                     let retry = self.failed_before(left, failure, roll, now);
                     if let Phase::Holding { held, .. } = &mut self.phase {
@@ -224,7 +227,7 @@ impl<P: Clone> Lease<P> {
                         Some(_) => self.refused_under = self.refused_under.max(under),
                     }
                 }
-                Class::Forbidden | Class::Denied | Class::NotFound | Class::Permanent => {
+                Class::Transient | Class::Forbidden | Class::Denied | Class::NotFound | Class::Permanent => {
                     // It can't be renewed; from now on it is one that has to be replaced before its end.
                     held.maxed = true;
                     held.reach = Some(held.full);
@@ -255,7 +258,8 @@ impl<P: Clone> Lease<P> {
         let Phase::Holding { held, .. } = &self.phase else { return };
         let young = now.since(held.own.from) < SUSPICIOUSLY_SHORT;
         self.lost_through = held.seq;
-        self.trouble = None;
+        // What failed before that it was asked of the one that is gone; the tries for the next one begin anew.
+        self.recovered();
         self.phase = if young {
             Phase::Failed { retry: self.failed(failure, roll, now) }
         } else if self.terms.keep || self.wanted {
