@@ -188,9 +188,11 @@ impl Doors {
     {
         let mut closing = self.closing.subscribe();
         loop {
+            // Whoever came after the others were told to close would be told nothing.
             let stream = tokio::select! {
-                stream = accept() => stream,
+                biased;
                 () = closed(&mut closing) => return,
+                stream = accept() => stream,
             };
             match stream {
                 Ok(stream) => {

@@ -37,6 +37,8 @@ const MOST: usize = 4096;
 const RESERVE: usize = 64;
 /// A party may take another seat while it holds less than so many times what is free.
 const SHARE: usize = 2;
+/// Connections of strangers, all together: each is told that it is not admitted, and no more.
+const STRANGERS: usize = 16;
 /// Bodies of one party that are being read at a time, each up to its own limit.
 const BODIES: usize = 128;
 
@@ -323,7 +325,8 @@ impl Hall {
 
     fn has_room_for(&self, party: Party, capacity: usize) -> bool {
         let held = self.parties.get(&party).map_or(0, |held| held.seats);
-        held < capacity.saturating_sub(self.count()).saturating_mul(SHARE)
+        let most = if party == Party::Stranger { STRANGERS } else { usize::MAX };
+        held < capacity.saturating_sub(self.count()).saturating_mul(SHARE).min(most)
     }
 
     /// Tells the connection of that party to go that is idle longest; none is where all are busy, or have been during the

@@ -42,6 +42,18 @@ fn one_party_never_takes_what_the_next_one_needs() {
 }
 
 #[test]
+fn strangers_have_few_seats() {
+    let seats = Seats::new(900);
+    let strangers = fill(&seats, Party::Stranger);
+    assert_eq!(strangers.len(), STRANGERS);
+    assert!(
+        matches!(seats.take(Party::Stranger), Some((_, true))),
+        "the next one takes the place of the first"
+    );
+    assert_eq!(order(&strangers[0]), Order::Finish);
+}
+
+#[test]
 fn who_never_asked_goes_before_who_is_idle_longest_and_who_is_busy_stays() {
     let seats = Seats::new(9);
     let places = fill(&seats, Party::Tcp);
