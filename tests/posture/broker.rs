@@ -254,6 +254,11 @@ impl Serve {
 
     /// Starts it, and waits until it has refused to go on: what it said.
     pub(crate) fn refused(self) -> String {
+        self.refused_leaving(|_| {})
+    }
+
+    /// The same; `look` sees what it has left behind.
+    pub(crate) fn refused_leaving(self, look: impl FnOnce(&Broker)) -> String {
         let mut broker = self.spawn();
         let mut code = None;
         until("it ends", Duration::from_secs(20), || {
@@ -262,6 +267,7 @@ impl Serve {
         });
         let log = broker.log();
         assert_eq!(code.flatten(), Some(1), "{log}");
+        look(&broker);
         log
     }
 

@@ -37,21 +37,26 @@ fn sockets_and_files_have_the_mode_that_is_asked_for_and_none_is_open_to_all() {
 fn what_is_in_the_sockets_place_is_left_alone() {
     let serve = Serve::default();
     std::fs::write(serve.path("s"), "precious").expect("a file");
-    let path = serve.path("s");
-    let kept = Serve { first: format!("cp -p {0} {0}.kept", path.display()), ..serve };
-    let log = kept.refused();
+    let log = serve.refused_leaving(|broker| {
+        assert_eq!(std::fs::read(broker.path("s")).expect("the file"), b"precious");
+    });
     assert!(log.contains("not a socket"), "{log}");
 
     let serve = Serve::default();
     let living = UnixListener::bind(serve.path("s")).expect("somebody else's socket");
-    let log = serve.refused();
+    let log = serve.refused_leaving(|broker| {
+        std::os::unix::net::UnixStream::connect(broker.path("s")).expect("it is still theirs");
+    });
     assert!(log.contains("another process serves this socket"), "{log}");
     drop(living);
 
     // A link is not followed: neither to a file, nor to another's socket.
     let serve = Serve::default();
     std::os::unix::fs::symlink("/nowhere/at/all", serve.path("s")).expect("a link");
-    assert!(serve.refused().contains("not a socket"));
+    let log = serve.refused_leaving(|broker| {
+        assert!(std::fs::symlink_metadata(broker.path("s")).expect("the link").is_symlink());
+    });
+    assert!(log.contains("not a socket"), "{log}");
 }
 
 #[test]

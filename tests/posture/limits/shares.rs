@@ -53,13 +53,15 @@ fn one_user_cannot_crowd_out_another() {
     }
     healthy(theirs.last_mut().expect("the last"));
     // Whoever is not admitted is told so, once, and holds nothing.
-    let mut strangers = connect_as(SOMEBODY, &place, 50).join().expect("they connect");
+    let mut strangers = connect_as(SOMEBODY, &place, 16).join().expect("they connect");
     for socket in &mut strangers {
         let refused = socket.ask("/tenure/health").expect("an answer");
         assert_eq!(refused.status, 403, "{}", refused.body);
         assert!(refused.head.to_ascii_lowercase().contains("connection: close"), "{}", refused.head);
         assert!(socket.is_closed());
     }
+    let mut strangers = connect_as(SOMEBODY, &place, 3000).join().expect("they connect");
+    assert!(strangers[0].is_closed() && !strangers[2999].is_closed(), "they hold few");
     for socket in ours.iter_mut().chain(&mut more) {
         healthy(socket);
     }
