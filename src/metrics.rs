@@ -35,6 +35,11 @@ pub struct Metrics {
     pub ready: Gauge,
     /// Connections that doors hold open.
     pub connections: Gauge,
+    /// Connections closed at once, as their party may have no more.
+    pub turned_away: Counter,
+    /// Times that the system had no connection to give.
+    pub accept_failures: Counter,
+    let_go: ByWord,
 }
 
 impl Default for Metrics {
@@ -54,6 +59,18 @@ impl Default for Metrics {
             registry.register_with_unit(name, help, Unit::Seconds, gauge.clone());
             gauge
         };
+        let counter = |registry: &mut Registry, name: &str, help: &str| {
+            let counter = Counter::default();
+            registry.register(name, help, counter.clone());
+            counter
+        };
+        let let_go = ByWord::default();
+        registry.register(
+            "connections_let_go",
+            "Connections that were told to go, by why: nothing came, the request was not whole or the answer not \
+             taken in time, or another one of the same party took their place",
+            let_go.clone(),
+        );
         let of = |family: &ByWord, name, word| family.get_or_create(&vec![(name, word)]).clone();
         Self {
             reads: [Freshness::Cache, Freshness::Vault, Freshness::Stale]
@@ -71,6 +88,17 @@ impl Default for Metrics {
                 "1 if the login, the run token and every prefetch are there",
             ),
             connections: gauge(&mut registry, "connections", "Connections that doors hold open"),
+            turned_away: counter(
+                &mut registry,
+                "connections_turned_away",
+                "Connections closed at once, as their party may have no more",
+            ),
+            accept_failures: counter(
+                &mut registry,
+                "accept_failures",
+                "Times that the system had no connection to give",
+            ),
+            let_go,
             registry,
         }
     }
@@ -86,6 +114,13 @@ impl Metrics {
         };
         if let Some(counter) = self.reads.get(index) {
             counter.inc();
+        }
+    }
+
+    /// Counts connections that were told to go; `why` is one of a few words.
+    pub fn let_go(&self, why: &'static str, count: u64) {
+        if count > 0 {
+            self.let_go.get_or_create(&vec![("why", why)]).inc_by(count);
         }
     }
 

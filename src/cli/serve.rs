@@ -110,6 +110,7 @@ pub(crate) fn serve(args: &ServeArgs, session: &Session) -> Output {
 /// Serves until the process is told to end; the error is what the process ends for.
 fn broker(loaded: Loaded, clock: &Clock) -> Result<Ended, String> {
     harden();
+    open_files();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| format!("the runtime cannot start: {error}"))?;
     let Loaded { config, run, .. } = loaded;
@@ -138,6 +139,16 @@ pub(super) fn harden() {
         if let Err(error) = outcome {
             tracing::warn!(%error, "{what} could not be given up");
         }
+    }
+}
+
+/// As many open files as the hard limit allows: each connection is one. Here alone, as a command that we start would inherit
+/// it, and who waits with `select` cannot have it.
+fn open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        tracing::warn!(%error, "the limit of open files stays as it is");
     }
 }
 

@@ -2,8 +2,7 @@
 
 use std::future::Future as _;
 use std::pin::pin;
-use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
@@ -11,7 +10,7 @@ use serde_json::{Map, Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::guard::LocalToken;
-use super::{Connection, Doors, Via, runs, serve, target};
+use super::{Doors, Via, Visitor, runs, target};
 use crate::audit::{self, Audit, Event, Memory, Outcome};
 use crate::broker::{Asker, Broker, Registrant};
 use crate::caller::Caller;
@@ -212,18 +211,10 @@ impl House {
             Via::Unix => Caller::Unix { uid: 1000, gid: 1000, pid: None },
             Via::Tcp => Caller::Holder,
         };
-        let connection = Connection {
-            doors: Arc::clone(&self.doors),
-            via,
-            asker: Asker::new(&caller, via.door()),
-            caller,
-            refused: None,
-            last: Mutex::default(),
-            run: Mutex::default(),
-            beats: AtomicU64::new(0),
-        };
-        let (ours, theirs) = tokio::io::duplex(1 << 20);
-        let (mut answers, mut requests) = tokio::io::split(ours);
+        let visitor = Visitor { via, asker: Asker::new(&caller, via.door()), caller, refused: None };
+        let (ours, theirs) = tokio::net::UnixStream::pair().expect("a pair of sockets");
+        self.doors.seat(theirs, visitor);
+        let (mut answers, mut requests) = ours.into_split();
         let mut said = Vec::new();
         let ask = async {
             // Who is refused early may find the other end closed.
@@ -231,8 +222,7 @@ impl House {
             let _ = requests.shutdown().await;
             let _ = answers.read_to_end(&mut said).await;
         };
-        let all = async { tokio::join!(serve(theirs, connection, self.doors.closing.subscribe()), ask) };
-        tokio::time::timeout(Duration::from_secs(120), all).await.expect("an end");
+        tokio::time::timeout(Duration::from_secs(120), ask).await.expect("an end");
         said
     }
 

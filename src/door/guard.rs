@@ -123,6 +123,13 @@ pub(super) fn admit(connection: &Connection, request: &Request) -> Result<Who, B
     if request.uri().authority().is_some() || *request.method() == Method::CONNECT {
         return refuse(StatusCode::BAD_REQUEST, "http", "this is not a proxy: send the path alone");
     }
+    if let Some(name) = head.repeated {
+        return refuse(
+            StatusCode::BAD_REQUEST,
+            "http",
+            &format!("the header {name} is there more than once, and it is not known which is meant"),
+        );
+    }
     if connection.via == Via::Tcp {
         if let Some(reason) = head.sent_by_another() {
             return refuse(StatusCode::FORBIDDEN, "listen.tcp.guard", reason);
@@ -221,7 +228,7 @@ impl Connection {
     }
 }
 
-/// What is looked for in a request's head, found in one pass over it. Of several values of a name the first one counts.
+/// What is looked for in a request's head, found in one pass over it.
 #[derive(Default)]
 struct Head<'a> {
     forwarded: bool,
@@ -233,26 +240,36 @@ struct Head<'a> {
     vault_token: Option<&'a HeaderValue>,
     authorization: Option<&'a HeaderValue>,
     namespace: Option<&'a HeaderValue>,
+    /// What is there twice, although it decides on whose behalf the request is: whoever else read it may have gone by the
+    /// other one.
+    repeated: Option<&'static str>,
 }
 
 impl<'a> Head<'a> {
     fn of(headers: &'a HeaderMap) -> Self {
         let mut head = Self::default();
         for (name, value) in headers {
-            let first = |known: &mut Option<&'a HeaderValue>| {
-                known.get_or_insert(value);
+            let known = match name.as_str() {
+                "x-vault-token" => Some(("X-Vault-Token", &mut head.vault_token)),
+                "authorization" => Some(("Authorization", &mut head.authorization)),
+                "x-vault-namespace" => Some(("X-Vault-Namespace", &mut head.namespace)),
+                "host" => Some(("Host", &mut head.host)),
+                name => {
+                    match name {
+                        "x-vault-wrap-ttl" => head.wraps = true,
+                        "content-length" => head.length = Some(value),
+                        "transfer-encoding" => head.chunked = true,
+                        "x-forwarded-for" | "forwarded" => head.forwarded = true,
+                        "origin" => head.browser = true,
+                        name => head.browser |= name.starts_with("sec-fetch-"),
+                    }
+                    None
+                }
             };
-            match name.as_str() {
-                "x-vault-token" => first(&mut head.vault_token),
-                "authorization" => first(&mut head.authorization),
-                "x-vault-namespace" => first(&mut head.namespace),
-                "x-vault-wrap-ttl" => head.wraps = true,
-                "host" => first(&mut head.host),
-                "content-length" => first(&mut head.length),
-                "transfer-encoding" => head.chunked = true,
-                "x-forwarded-for" | "forwarded" => head.forwarded = true,
-                "origin" => head.browser = true,
-                name => head.browser |= name.starts_with("sec-fetch-"),
+            if let Some((shown, known)) = known
+                && known.replace(value).is_some()
+            {
+                head.repeated = Some(shown);
             }
         }
         head

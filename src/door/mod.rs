@@ -1,28 +1,23 @@
 //! Doors: the protocols by which workloads reach the broker. A door talks to the broker and to nothing behind it.
 
-use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::sync::watch;
 use tracing::{Instrument as _, Level};
 
-use crate::broker::{Active, Asker, Broker};
+use crate::broker::{Asker, Broker};
 use crate::caller::Caller;
-use crate::lease::upstream::ReadKey;
 use crate::supervise::Supervisor;
 
+mod connection;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod guard;
@@ -30,23 +25,29 @@ mod listen;
 mod local;
 mod response;
 mod runs;
+mod seats;
 mod target;
 mod vault;
+mod wire;
 
 use guard::Who;
 
 pub use guard::LocalToken;
 pub use listen::{ListenError, UnixDoor, UnixOptions};
 
-/// A client that has not sent a whole request head after four of these is let go; so is an idle one. A timer for each
-/// request would cost more than the look at the connection that it saves.
-const LOOK_EVERY: Duration = Duration::from_secs(15);
+use connection::Connection;
+use seats::{Party, Seats};
+use wire::Stream;
 
-/// The longest request head.
-const MAX_HEAD: usize = 16 * 1024;
+/// When the system has no file descriptor to give, it is asked again after so long: those who are connected go on being
+/// served meanwhile.
+const EXHAUSTED: Duration = Duration::from_millis(20);
 
-/// Connections at a time, on each listener. Those beyond wait in the kernel's queue.
-const MAX_CONNECTIONS: usize = 2048;
+/// What goes on is told again after so long without it.
+const TELL_AGAIN: Duration = Duration::from_secs(60);
+
+/// With fewer connections than these somebody has forgotten a limit.
+const FEW: usize = 64;
 
 pub(crate) type Response = hyper::Response<Full<Bytes>>;
 pub(crate) type Request = hyper::Request<Incoming>;
@@ -58,10 +59,13 @@ pub struct Doors {
     token: Option<LocalToken>,
     namespace: Option<String>,
     supervisor: Supervisor,
-    /// Turns true when connections are to finish what they do and close.
+    seats: Arc<Seats>,
+    /// Turns true when no more connections are taken.
     closing: watch::Sender<bool>,
     /// The number of the next request that a log line is about.
     requests: AtomicU64,
+    exhausted: Episode,
+    turning_away: Episode,
 }
 
 /// By which listener a connection came.
@@ -81,25 +85,42 @@ impl Via {
     }
 }
 
-/// One connection: who is at its other end, and whether it may ask.
-pub(crate) struct Connection {
-    pub(crate) doors: Arc<Doors>,
-    pub(crate) via: Via,
-    pub(crate) caller: Caller,
-    /// The same, as it reads.
-    pub(crate) asker: Asker,
-    /// The reason why nothing is answered on it.
-    pub(crate) refused: Option<&'static str>,
-    /// The last target that could be parsed, and what it is: most ask for the same again and again.
-    last: Mutex<Option<(Box<str>, ReadKey)>>,
-    /// The last run that a handle stood for: most present the same one again and again.
-    run: Mutex<Weak<Active>>,
-    /// Counts when a request comes and when its answer is there: odd in between.
-    beats: AtomicU64,
+/// Something that is told of once, however often it happens meanwhile.
+#[derive(Debug, Default)]
+struct Episode(Mutex<Option<Duration>>);
+
+impl Episode {
+    /// Whether it is news that it happens, `now` on the monotonic clock.
+    fn begins(&self, now: Duration) -> bool {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        last.replace(now).is_none_or(|last| now.saturating_sub(last) > TELL_AGAIN)
+    }
+}
+
+/// Whoever has connected.
+struct Visitor {
+    via: Via,
+    caller: Caller,
+    asker: Asker,
+    refused: Option<&'static str>,
+}
+
+impl Visitor {
+    fn party(&self) -> Party {
+        match self.caller {
+            _ if self.refused.is_some() => Party::Stranger,
+            Caller::Unix { uid, .. } => Party::Uid(uid),
+            Caller::Holder | Caller::Broker => Party::Tcp,
+        }
+    }
 }
 
 impl Doors {
-    /// Doors to `broker`. `token` is asked for on TCP; `namespace` is the only one that a request may name.
+    /// Doors to `broker`. `token` is asked for on TCP; `namespace` is the only one that a request may name. How many
+    /// connections they take follows from how many files the process may open (`RLIMIT_NOFILE`) now.
+    ///
+    /// # Panics
+    /// Outside of a runtime.
     #[must_use]
     pub fn new(
         broker: Arc<Broker>,
@@ -107,50 +128,45 @@ impl Doors {
         namespace: Option<String>,
         supervisor: Supervisor,
     ) -> Arc<Self> {
-        Arc::new(Self {
+        let seats = Seats::of_process();
+        let most = seats.capacity();
+        if most < FEW {
+            tracing::warn!(
+                most,
+                "few connections can be served: raise the process's limit of open files (RLIMIT_NOFILE)"
+            );
+        }
+        let doors = Arc::new(Self {
             broker,
             token,
             namespace,
             supervisor,
+            seats,
             closing: watch::Sender::new(false),
+            exhausted: Episode::default(),
+            turning_away: Episode::default(),
             requests: AtomicU64::new(1),
-        })
+        });
+        doors.supervisor.spawn("connections", look(Arc::downgrade(&doors)));
+        doors
     }
 
     /// Serves a Unix socket until [`close`](Self::close).
     pub async fn serve_unix(self: Arc<Self>, door: UnixDoor) {
-        let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-        let doors = Arc::clone(&self);
-        self.accept(
-            slots,
-            || door.accept(),
-            move |stream| doors.on_unix(&stream).map(|connection| (stream, connection)),
-        )
-        .await;
+        self.accept(|| door.accept(), |stream| self.on_unix(stream)).await;
     }
 
     /// Serves a loopback TCP listener until [`close`](Self::close).
     pub async fn serve_tcp(self: Arc<Self>, listener: TcpListener) {
-        let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-        let doors = Arc::clone(&self);
         let accept = || async {
-            let (stream, _): (_, SocketAddr) = listener.accept().await?;
-            stream.set_nodelay(true)?;
+            let (stream, _): (TcpStream, SocketAddr) = listener.accept().await?;
             Ok(stream)
         };
         let asker = Asker::new(&Caller::Holder, Via::Tcp.door());
-        self.accept(slots, accept, move |stream| {
-            let connection = Connection {
-                doors: Arc::clone(&doors),
-                via: Via::Tcp,
-                caller: Caller::Holder,
-                asker: asker.clone(),
-                refused: None,
-                last: Mutex::default(),
-                run: Mutex::default(),
-                beats: AtomicU64::new(0),
-            };
-            Some((stream, connection))
+        self.accept(accept, |stream| {
+            // Who is gone already needs no answer.
+            stream.set_nodelay(true).ok()?;
+            Some(Visitor { via: Via::Tcp, caller: Caller::Holder, asker: asker.clone(), refused: None })
         })
         .await;
     }
@@ -158,9 +174,10 @@ impl Doors {
     /// Lets connections finish what they do, and takes no new ones.
     pub fn close(&self) {
         self.closing.send_replace(true);
+        self.seats.finish();
     }
 
-    fn on_unix(self: &Arc<Self>, stream: &UnixStream) -> Option<Connection> {
+    fn on_unix(&self, stream: &UnixStream) -> Option<Visitor> {
         // A peer that is gone already has no credentials, and needs no answer.
         let peer = stream.peer_cred().ok()?;
         // Another pid namespace shows as pid 0: not visible, hence unknown.
@@ -170,55 +187,105 @@ impl Doors {
             crate::broker::Denied::Policy(reason) => reason,
             _ => "refused",
         });
-        Some(Connection {
-            doors: Arc::clone(self),
-            via: Via::Unix,
-            asker: Asker::new(&caller, Via::Unix.door()),
-            caller,
-            refused,
-            last: Mutex::default(),
-            run: Mutex::default(),
-            beats: AtomicU64::new(0),
-        })
+        Some(Visitor { via: Via::Unix, asker: Asker::new(&caller, Via::Unix.door()), caller, refused })
     }
 
-    async fn accept<S, F>(
-        &self,
-        slots: Arc<Semaphore>,
-        accept: impl Fn() -> F,
-        admit: impl Fn(S) -> Option<(S, Connection)>,
-    ) where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    async fn accept<S, F>(self: &Arc<Self>, accept: impl Fn() -> F, admit: impl Fn(&S) -> Option<Visitor>)
+    where
+        S: Stream,
         F: Future<Output = std::io::Result<S>>,
     {
         let mut closing = self.closing.subscribe();
         loop {
-            let slot = tokio::select! {
-                slot = Arc::clone(&slots).acquire_owned() => slot,
-                () = closed(&mut closing) => return,
-            };
+            // Whoever came after the others were told to close would be told nothing.
             let stream = tokio::select! {
-                stream = accept() => stream,
+                biased;
                 () = closed(&mut closing) => return,
+                stream = accept() => stream,
             };
-            let stream = match stream {
-                Ok(stream) => stream,
-                Err(error) => {
-                    // Out of file descriptors, most often: those who are connected go on being served meanwhile.
-                    tracing::warn!(%error, "a connection could not be accepted");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                    continue;
+            match stream {
+                Ok(stream) => {
+                    let in_place_of = admit(&stream).is_some_and(|visitor| self.seat(stream, visitor));
+                    if in_place_of {
+                        // Who was told to go does so before the next one comes.
+                        tokio::task::yield_now().await;
+                    }
                 }
-            };
-            let Some((stream, connection)) = admit(stream) else { continue };
-            let closing = self.closing.subscribe();
-            let gauge = self.broker.metrics().connections.clone();
-            self.supervisor.spawn("connection", async move {
-                let _slot = slot;
-                gauge.inc();
-                serve(stream, connection, closing).await;
-                gauge.dec();
-            });
+                Err(error) => self.refused(&error).await,
+            }
+        }
+    }
+
+    /// Gives a connection a task of its own; returns whether another one has to go for that. Where its party has no seat
+    /// left, and none to give up, it is closed: an answer to a request that has not come would be taken for that of another
+    /// one.
+    fn seat<S: Stream>(self: &Arc<Self>, stream: S, visitor: Visitor) -> bool {
+        let party = visitor.party();
+        let metrics = self.broker.metrics();
+        let Some((place, in_place_of)) = self.seats.take(party) else {
+            metrics.turned_away.inc();
+            if self.turning_away.begins(self.broker.now().mono()) {
+                tracing::warn!(
+                    ?party,
+                    most = self.seats.capacity(),
+                    "connections are turned away: as many as one party may have are being answered"
+                );
+            }
+            return false;
+        };
+        if in_place_of {
+            metrics.let_go(seats::Why::Room.word(), 1);
+        }
+        let Visitor { via, caller, asker, refused } = visitor;
+        let connection = Connection {
+            doors: Arc::clone(self),
+            via,
+            caller,
+            asker,
+            refused,
+            last: Mutex::default(),
+            run: Mutex::default(),
+            place,
+        };
+        let gauge = metrics.connections.clone();
+        self.supervisor.spawn("connection", async move {
+            gauge.inc();
+            connection::serve(stream, connection).await;
+            gauge.dec();
+        });
+        in_place_of
+    }
+
+    /// A connection could not be accepted.
+    async fn refused(&self, error: &std::io::Error) {
+        use std::io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
+        // It was gone before its turn came: that says nothing of the next one.
+        if matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted) {
+            return;
+        }
+        self.broker.metrics().accept_failures.inc();
+        let freed = self.seats.make_room();
+        if freed {
+            self.broker.metrics().let_go(seats::Why::Room.word(), 1);
+        }
+        if self.exhausted.begins(self.broker.now().mono()) {
+            tracing::warn!(
+                %error,
+                "connections cannot be accepted; idle ones make room, the others are served on; if files are what is \
+                 missing, raise the process's limit of open ones (RLIMIT_NOFILE)"
+            );
+        }
+        tokio::time::sleep(EXHAUSTED).await;
+    }
+}
+
+/// Looks at all connections again and again, as long as there are doors.
+async fn look(doors: Weak<Doors>) {
+    loop {
+        tokio::time::sleep(seats::LOOK_EVERY).await;
+        let Some(doors) = doors.upgrade() else { return };
+        for (why, count) in doors.seats.look() {
+            doors.broker.metrics().let_go(why.word(), count);
         }
     }
 }
@@ -226,58 +293,6 @@ impl Doors {
 /// Resolves when the doors close, or when nobody is left to close them.
 async fn closed(closing: &mut watch::Receiver<bool>) {
     let _ = closing.wait_for(|closing| *closing).await;
-}
-
-async fn serve<S>(stream: S, connection: Connection, mut closing: watch::Receiver<bool>)
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let connection = Arc::new(connection);
-    let service = service_fn(|request: Request| {
-        let connection = Arc::clone(&connection);
-        async move {
-            connection.beat();
-            let answer = answer(&connection, request).await;
-            connection.beat();
-            Ok::<_, Infallible>(answer)
-        }
-    });
-    let mut http = http1::Builder::new();
-    http.header_read_timeout(None).max_buf_size(MAX_HEAD).half_close(true);
-    let mut serving = std::pin::pin!(http.serve_connection(TokioIo::new(stream), service));
-    let mut silent = std::pin::pin!(connection.silent());
-    let result = tokio::select! {
-        biased;
-        result = &mut serving => result,
-        () = &mut silent => return,
-        () = closed(&mut closing) => {
-            serving.as_mut().graceful_shutdown();
-            tokio::select! {
-                result = serving => result,
-                () = silent => return,
-            }
-        }
-    };
-    if let Err(error) = result {
-        tracing::debug!(%error, "a connection ended early");
-    }
-}
-
-impl Connection {
-    fn beat(&self) {
-        self.beats.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Resolves when no request has come for a while, and none is being answered.
-    async fn silent(&self) {
-        let (mut before, mut looks) = (0, 0);
-        while looks < 4 {
-            tokio::time::sleep(LOOK_EVERY).await;
-            let beats = self.beats.load(Ordering::Relaxed);
-            looks = if beats == before && beats.is_multiple_of(2) { looks + 1 } else { 0 };
-            before = beats;
-        }
-    }
 }
 
 /// What the log lines of a request are said in.

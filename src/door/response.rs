@@ -36,6 +36,14 @@ pub(super) fn with_type(status: StatusCode, content_type: HeaderValue, body: Byt
     response
 }
 
+/// Done, and there is nothing to say.
+pub(super) fn no_content() -> Response {
+    let mut response = Response::new(Full::default());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response.headers_mut().insert(CACHE_CONTROL, NO_STORE);
+    response
+}
+
 /// `{"errors": [message], "error": name}`: Vault's shape, and the name by which a state machine can retry or catch it.
 pub(super) fn error(status: StatusCode, message: &str) -> Response {
     json(status, serde_json::json!({ "errors": [message], "error": name(status) }).to_string())
@@ -106,9 +114,15 @@ impl AsRef<[u8]> for Body {
     }
 }
 
+impl Body {
+    fn wipe(&mut self) {
+        self.bytes[self.secret.clone()].zeroize();
+    }
+}
+
 impl Drop for Body {
     fn drop(&mut self) {
-        self.bytes[self.secret.clone()].zeroize();
+        self.wipe();
     }
 }
 
@@ -200,5 +214,20 @@ pub(super) fn denied(denied: &Denied) -> Response {
     match retry {
         Some(seconds) => retry_after(response, seconds),
         None => response,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wiped_is_the_secret() {
+        let bytes = b"{\"data\":{\"key\":\"canary\"},\"auth\":null}".to_vec();
+        let mut body = Body { secret: 8..24, bytes };
+        body.wipe();
+        assert_eq!(&body.bytes[..8], b"{\"data\":");
+        assert!(body.bytes[8..24].iter().all(|byte| *byte == 0));
+        assert_eq!(&body.bytes[24..], b",\"auth\":null}");
     }
 }

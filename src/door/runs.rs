@@ -9,11 +9,11 @@
 //! | `DELETE /tenure/runs/<id>` | 204: its handle is refused from now on, its token is being revoked |
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use bytes::Bytes;
 use http::header::{ALLOW, HeaderValue};
 use http::{Method, StatusCode};
-use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
@@ -29,6 +29,9 @@ use crate::secret::Credential;
 
 /// The largest body: two tokens, tags, names.
 const LARGEST: usize = 64 * 1024;
+
+/// How long a body may take to come.
+const BODY: Duration = Duration::from_secs(10);
 
 const MEMBERS: &[&str] = &[
     "execution_arn",
@@ -51,7 +54,7 @@ pub(super) async fn all(connection: &Connection, who: &Who, request: Request) ->
     match *request.method() {
         Method::GET => serialized(StatusCode::OK, &serde_json::json!({ "runs": broker.list(visitor) })),
         Method::POST => {
-            let registration = match body(request).await {
+            let registration = match body(connection, request).await {
                 Ok(said) => registration(said, broker.now()),
                 Err(refusal) => return refusal,
             };
@@ -77,14 +80,12 @@ pub(super) async fn one(connection: &Connection, who: &Who, id: &str, request: R
         Method::GET => broker.inspect(visitor, id),
         Method::DELETE => match broker.end_run(visitor, id) {
             Ok(()) => {
-                let mut response = Response::new(Full::new(Bytes::new()));
-                *response.status_mut() = StatusCode::NO_CONTENT;
-                return response;
+                return response::no_content();
             }
             Err(error) => Err(error),
         },
         Method::PATCH => {
-            let to = match body(request).await {
+            let to = match body(connection, request).await {
                 Ok(said) => extension(said, broker.now()),
                 Err(refusal) => return refusal,
             };
@@ -116,9 +117,23 @@ fn visitor<'a>(connection: &'a Connection, who: &'a Who) -> Visitor<'a> {
 }
 
 /// What was said, wiped when it was read.
-async fn body(request: Request) -> Result<Map<String, Value>, Response> {
+async fn body(connection: &Connection, request: Request) -> Result<Map<String, Value>, Response> {
     let wrong = |status, why: &str| response::error(status, why);
-    let collected = Limited::new(request.into_body(), LARGEST).collect().await.map_err(|error| {
+    let Some(_reading) = connection.place.body() else {
+        let busy = wrong(
+            StatusCode::TOO_MANY_REQUESTS,
+            "too many bodies of yours are on their way: send fewer requests at a time",
+        );
+        return Err(response::retry_after(busy, 1));
+    };
+    let collected = Limited::new(request.into_body(), LARGEST).collect();
+    let Ok(collected) = tokio::time::timeout(BODY, collected).await else {
+        return Err(wrong(
+            StatusCode::REQUEST_TIMEOUT,
+            &format!("the body was not there within {} s", BODY.as_secs()),
+        ));
+    };
+    let collected = collected.map_err(|error| {
         if error.is::<LengthLimitError>() {
             wrong(StatusCode::PAYLOAD_TOO_LARGE, "the body is larger than 64 KiB")
         } else {

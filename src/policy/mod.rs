@@ -81,7 +81,12 @@ impl Admission {
 #[must_use]
 pub fn readable(path: &str) -> Decision {
     const DENIED: &str = "paths";
+    const LOOKUP_SELF: &str = "auth/token/lookup-self";
     let deny = |reason| Decision::Deny { policy: DENIED, reason };
+    // A namespace can stand before it: the path of a child's is as good to Vault as the header.
+    if path == LOOKUP_SELF || path.strip_suffix(LOOKUP_SELF).is_some_and(|before| before.ends_with('/')) {
+        return deny("what looks up a token would tell the run's own, and is not served");
+    }
     let first = path.split('/').next().unwrap_or_default();
     match first {
         "auth" => deny("paths below auth/ concern the broker's own tokens and are not served"),
@@ -124,6 +129,9 @@ mod tests {
 
     #[test]
     fn the_brokers_own_tokens_cannot_be_read() {
+        for path in ["team/auth/token/lookup-self", "a/b/auth/token/lookup-self"] {
+            assert!(matches!(readable(path), Decision::Deny { .. }), "{path}");
+        }
         for path in ["auth/token/lookup-self", "sys/policies/acl/x", "sys", "cubbyhole/x", "sys/raw/x"] {
             assert!(matches!(readable(path), Decision::Deny { .. }), "{path}");
         }
