@@ -75,7 +75,7 @@ enum Command {
     /// Check or describe the configuration
     #[command(subcommand)]
     Config(check::ConfigCommand),
-    /// Verify or describe the audit log
+    /// Verify, trace and sum up audit logs
     #[command(subcommand)]
     Audit(audit::AuditCommand),
     /// Seal or check on whose behalf an execution runs
@@ -96,7 +96,7 @@ fn run(command: Command, session: &Session) -> Output {
         Command::Status(args) => block_on(status::status(&args, session)),
         Command::Run(command) => block_on(run::run(&command, session)),
         Command::Config(command) => check::config(&command, session),
-        Command::Audit(command) => audit::run(&command),
+        Command::Audit(command) => audit::run(&command, session),
         Command::Subject(command) => block_on(subject::run(&command, session)),
         Command::Doctor(args) => block_on(doctor::doctor(&args, session)),
         Command::Demo(args) => block_on(demo::demo(&args, session)),
