@@ -14,7 +14,8 @@
 //! is a bypass, too.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
+use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher, Hash};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use memchr::memmem::Finder;
@@ -24,6 +25,9 @@ use super::read::vault::VaultLine;
 
 /// Lines of one bypass that are remembered.
 const REMEMBERED: usize = 10_000;
+
+/// The same of a broker whose log is not given.
+const REMEMBERED_OF_BROKER: usize = 20;
 
 /// Paths of one bypass that are named.
 const PATHS: usize = 50;
@@ -162,12 +166,14 @@ pub(super) struct Foreign {
 }
 
 impl Foreign {
-    pub(super) fn take(&mut self, mark: Mark, line: &VaultLine) {
+    /// Takes a line; of brokers whose logs are not given a few do, as there may be thousands.
+    pub(super) fn take(&mut self, mark: Mark, line: &VaultLine, key: &Key) {
+        let most = if matches!(key, Key::Boot(_)) { REMEMBERED_OF_BROKER } else { REMEMBERED };
         self.requests += 1;
         if line.error.is_none() && !line.is_bookkeeping() {
             self.effective += 1;
         }
-        if self.marks.len() < REMEMBERED {
+        if self.marks.len() < most {
             self.marks.push(mark);
         } else {
             self.more += 1;
@@ -183,23 +189,37 @@ impl Foreign {
     }
 }
 
-/// What Vault did for a request that a broker claims.
+/// What Vault did for a request that a broker claims. There is one for each: hashes of 32 bits are enough to see that two
+/// texts differ, and are small.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Seen {
-    first: Option<(u64, Mark)>,
+    path: Option<NonZeroU32>,
+    token: Option<NonZeroU32>,
+    first: Mark,
 }
 
 impl Seen {
-    /// The line that had this id before, if it was another request.
+    /// The line that had this id before, if it was another request: of another path, or served to another token. A broker
+    /// tries a request again, after a new login with another token, until it is served.
     pub(super) fn differs(&mut self, mark: Mark, line: &VaultLine) -> Option<Mark> {
-        let hasher = BuildHasherDefault::<DefaultHasher>::default();
-        let what = hasher.hash_one((&line.path, &line.accessor));
-        match self.first {
-            None => {
-                self.first = Some((what, mark));
-                None
-            }
-            Some((first, before)) => (first != what).then_some(before),
+        if self.path.is_none() {
+            self.first = mark;
         }
+        let differs = |known: &mut Option<NonZeroU32>, what: Option<NonZeroU32>| match *known {
+            None => {
+                *known = what;
+                false
+            }
+            first => first != what,
+        };
+        let other_path = differs(&mut self.path, short_hash(&line.path));
+        let other_token = line.error.is_none() && differs(&mut self.token, short_hash(&line.accessor));
+        (other_path || other_token).then_some(self.first)
     }
+}
+
+fn short_hash(what: &impl Hash) -> Option<NonZeroU32> {
+    let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(what);
+    // The upper half; the odd one keeps it from being nothing.
+    NonZeroU32::new((hash >> 32) as u32 | 1)
 }

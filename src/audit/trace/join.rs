@@ -289,9 +289,10 @@ fn leases(survey: &Survey<'_>) -> Vec<LeaseSeen> {
         .leases
         .iter()
         .filter_map(|(id, lease)| {
-            let owner = lease.owner.as_deref().or_else(|| lease.users.keys().next().map(|user| &**user))?;
+            let owner =
+                lease.owner.as_deref().or_else(|| lease.users.iter().map(|(user, _)| &**user).min())?;
             let run = survey.run_state(owner);
-            let (minted, _) = lease.minted.or_else(|| lease.users.values().min().copied())?;
+            let (minted, _) = lease.minted.or_else(|| lease.users.iter().map(|&(_, mark)| mark).min())?;
             let (end, revoked) = lease_end(run, lease);
             Some(LeaseSeen {
                 id: id.to_string(),

@@ -67,8 +67,8 @@ pub(super) struct LeaseState {
     pub(super) minted: Option<Mark>,
     pub(super) expires: Option<At>,
     pub(super) reads: u64,
-    /// The first line of each run that used it.
-    pub(super) users: BTreeMap<Arc<str>, Mark>,
+    /// The first line of each run that used it: most often there is one.
+    pub(super) users: Vec<(Arc<str>, Mark)>,
 }
 
 /// What is known of one start of a broker. Its lines are all looked at, whatever is selected.
@@ -270,8 +270,13 @@ impl Ledger {
                 Event::Renew => lease.expires = lease.expires.max(expires),
                 _ => lease.reads += 1,
             }
-            let first = lease.users.entry(id).or_insert(mark);
-            *first = mark.min(*first);
+            match lease.users.iter_mut().find(|(user, _)| *user == id) {
+                Some((_, first)) => *first = mark.min(*first),
+                None => {
+                    lease.users.reserve_exact(1);
+                    lease.users.push((id, mark));
+                }
+            }
         }
     }
 

@@ -11,7 +11,7 @@ use super::at::At;
 pub const VERSION: u8 = 1;
 
 /// A line of the input: an index into `files`, and the line's number in it, from 1 on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, JsonSchema)]
 pub struct Place {
     /// Which of the `files`, from 0 on.
     pub file: u32,

@@ -25,9 +25,8 @@ pub(super) fn judge(survey: &Survey<'_>, found: &mut Vec<Finding>) -> Result<(),
         let severity = if lost.dropped > 0 { Severity::Error } else { Severity::Warning };
         found.push(finding(severity, FindingKind::LinesLost, None, message, [Some(*mark)]));
     }
-    for (key, foreign) in &survey.foreign {
-        found.push(bypass(survey, key, foreign));
-    }
+    found.extend(survey.foreign.iter().filter_map(|(key, foreign)| bypass(survey, key, foreign)));
+    unknown_brokers(survey, found);
     not_in_vault(survey, found);
     coverage(survey, found);
     Ok(())
@@ -84,7 +83,7 @@ fn chains(survey: &Survey<'_>, found: &mut Vec<Finding>) -> Result<(), TraceErro
     Ok(())
 }
 
-fn bypass(survey: &Survey<'_>, key: &Key, foreign: &Foreign) -> Finding {
+fn bypass(survey: &Survey<'_>, key: &Key, foreign: &Foreign) -> Option<Finding> {
     let paths = some(foreign.paths.iter().map(|path| &**path), 8);
     let who = some(foreign.who.iter().map(|who| &**who), 3);
     let from = some(foreign.remotes.iter().map(|from| &**from), 3);
@@ -115,16 +114,37 @@ fn bypass(survey: &Survey<'_>, key: &Key, foreign: &Foreign) -> Finding {
                 format!("the id of the broker's request {request} was used again, for another: {to}");
             (Severity::Error, FindingKind::Bypass, None, message)
         }
-        Key::Boot(boot) => {
-            let message = format!(
-                "a broker with the boot id {boot}, or who says to be one, asked Vault, and its log is not given: {to}"
-            );
-            (Severity::Warning, FindingKind::UnknownBroker, None, message)
-        }
+        Key::Boot(_) => return None,
     };
     let mut finding = finding(severity, kind, run, message, marks);
     finding.more_lines += foreign.more;
-    finding
+    Some(finding)
+}
+
+/// All of them as one: where one log is traced of a service that has thousands of brokers, the others are no news.
+fn unknown_brokers(survey: &Survey<'_>, found: &mut Vec<Finding>) {
+    let others: Vec<_> = survey
+        .foreign
+        .iter()
+        .filter_map(|(key, foreign)| match key {
+            Key::Boot(boot) => Some((&**boot, foreign)),
+            _ => None,
+        })
+        .collect();
+    if others.is_empty() {
+        return;
+    }
+    let requests: u64 = others.iter().map(|(_, foreign)| foreign.requests).sum();
+    let boots = some(others.iter().map(|&(boot, _)| boot), 5);
+    let message = format!(
+        "Vault was asked under our role by {} whose logs are not given, or by who says to be one: {requests} requests, with \
+         the boot ids {boots}",
+        if others.len() == 1 { "a broker".to_owned() } else { format!("{} brokers", others.len()) },
+    );
+    let marks = others.iter().flat_map(|(_, foreign)| foreign.marks.iter().map(|&mark| Some(mark)));
+    let mut finding = finding(Severity::Warning, FindingKind::UnknownBroker, None, message, marks);
+    finding.more_lines += others.iter().map(|(_, foreign)| foreign.more).sum::<u64>();
+    found.push(finding);
 }
 
 /// What brokers say to have had from Vault, and Vault's log, which covers that time, does not have.

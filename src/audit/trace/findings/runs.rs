@@ -204,10 +204,13 @@ fn shared(survey: &Survey<'_>, id: &str, lease: &LeaseState, found: &mut Vec<Fin
     if lease.users.len() < 2 || declared {
         return;
     }
-    let users = some(lease.users.keys().map(|user| &**user), 4);
+    let mut users: Vec<_> = lease.users.iter().map(|(user, _)| &**user).collect();
+    users.sort_unstable();
+    let first = users.first().copied();
+    let users = some(users.into_iter(), 4);
     let message = format!("one credential, the lease {id}, was used by {} runs: {users}", lease.users.len());
-    let owner = lease.owner.as_deref().or(lease.users.keys().next().map(|user| &**user));
-    let marks = lease.users.values().map(|&mark| Some(mark));
+    let owner = lease.owner.as_deref().or(first);
+    let marks = lease.users.iter().map(|&(_, mark)| Some(mark));
     found.push(finding(Severity::Error, FindingKind::LeaseShared, owner, message, marks));
 }
 

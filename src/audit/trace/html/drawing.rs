@@ -265,7 +265,8 @@ impl Scale {
             if refused {
                 let _ = write!(
                     out,
-                    "<path class=\"mark refused\" d=\"M{:.1} {:.1}l8 8m0 -8l-8 8\">",
+                    "<circle class=\"plate\" cx=\"{x:.1}\" cy=\"{middle:.1}\" r=\"6\"/>\
+                     <path class=\"mark refused\" d=\"M{:.1} {:.1}l8 8m0 -8l-8 8\">",
                     x - 4.0,
                     middle - 4.0
                 );

@@ -97,7 +97,7 @@ impl World {
         });
         if let Some(request) = request {
             line["request"]["headers"] =
-                json!({ "X-Tenure-Request": [request], "x-tenure-run": [run["id"]] });
+                json!({ "x-tenure-request": [request], "x-tenure-run": [run["id"]] });
         }
         if let Some(lease) = lease {
             line["response"]["secret"] = json!({ "lease_id": lease });
