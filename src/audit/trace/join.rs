@@ -175,7 +175,8 @@ fn attach(
             Some(&number) if !evidence.contains(&place) => {
                 let item = &mut items[number].1;
                 item.vault_lines.push(place);
-                if item.path.is_none() {
+                // A line of a mint that was refused does not have it; what is done to tokens has no path of a secret.
+                if item.path.is_none() && matches!(&*item.event, "mint" | "rotate") {
                     item.path = Some(line.path);
                 }
                 item.vault_request_id.get_or_insert(line.id);

@@ -40,7 +40,7 @@ fn table(
     }
     let _ = write!(
         out,
-        "<section aria-labelledby=\"{name}\">\n<h2 id=\"{name}\">{title}</h2>\n<div class=\"scroll\">\n\
+        "<section aria-labelledby=\"{name}\">\n<h2 id=\"{name}\">{title}</h2>\n<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-labelledby=\"{name}\">\n\
          <table>\n<caption>{caption}</caption>\n<thead><tr>"
     );
     for head in heads {

@@ -335,7 +335,9 @@ fn selections_are_combined() {
     // Lines about another path are left out, those about the run as a whole are not.
     let trace = world.select(&Selection { lease: text("database/creds/reserve/L2"), ..none() });
     assert!(trace.timeline.iter().all(|item| item.run.as_deref() == Some("run-01") || item.run.is_none()));
-    assert!(trace.timeline.iter().any(|item| item.event == "revoke.confirmed"));
+    for event in ["run.register", "run.start", "mint", "run.end", "revoke.requested", "revoke.confirmed"] {
+        assert!(trace.timeline.iter().any(|item| item.event == event), "{event}");
+    }
 }
 
 #[test]
