@@ -294,8 +294,11 @@ impl Ledger {
             state.shared_by = shared;
         }
         widen(state, mark);
-        let is_end = line.path.contains("/revoke");
-        if line.error.is_none() && !line.is_bookkeeping() && !is_end && line.metadata.contains_key("run") {
+        if line.error.is_none()
+            && !line.is_bookkeeping()
+            && !line.is_end()
+            && line.metadata.contains_key("run")
+        {
             latest(&mut state.last_in_vault, mark);
         }
     }

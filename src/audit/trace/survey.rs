@@ -265,7 +265,7 @@ impl<'a> Survey<'a> {
         let anchor = self.chosen.anchor();
         let recovered = Finder::new(br#""event":"audit.recovered""#);
         let run = Finder::new(br#","run":{"#);
-        let is_auth = Finder::new(br#""path":"auth/"#);
+        let is_auth = Finder::new(b"auth/");
         let mut too_many = false;
         self.pass(|this, file, number, piece| {
             let place = place(file, number);

@@ -23,6 +23,8 @@ pub(in super::super) struct VaultLine {
     pub(in super::super) operation: String,
     /// With its namespace before it, where that is not the root.
     pub(in super::super) path: String,
+    /// Where the namespace ends in it.
+    bare: usize,
     pub(in super::super) error: Option<String>,
     /// Who asked; for a login, who it was made to be.
     pub(in super::super) display_name: String,
@@ -117,13 +119,16 @@ impl VaultLine {
         };
         let (request, run) = (header("x-tenure-request"), header("x-tenure-run"));
         let namespace = asked.namespace.and_then(|namespace| namespace.path).unwrap_or_default();
+        // Some versions write it with the namespace.
+        let path = asked.path.strip_prefix(namespace.as_str()).unwrap_or(&asked.path);
         let (made, lease) = raw.response.map_or((None, None), |response| (response.auth, response.secret));
         Ok(Self {
             at,
             is_answer,
             id: asked.id,
             operation: asked.operation,
-            path: namespace + &asked.path,
+            bare: namespace.len(),
+            path: namespace + path,
             error: raw.error.filter(|error| !error.is_empty()).map(|error| shortened(&error)),
             display_name: auth.display_name.unwrap_or_default(),
             accessor: asked.client_token_accessor.or(auth.accessor),
@@ -141,15 +146,31 @@ impl VaultLine {
         self.metadata.get("run").or(self.run.as_ref()).map(String::as_str)
     }
 
+    /// The path without its namespace.
+    fn bare(&self) -> &str {
+        self.path.get(self.bare..).unwrap_or_default()
+    }
+
     /// Whether it is a question about tokens, leases, mounts or the server itself, which changes and discloses nothing.
     pub(in super::super) fn is_bookkeeping(&self) -> bool {
-        let path = self.path.as_str();
-        path.contains("/lookup") || path.contains("sys/internal/") || path.ends_with("sys/health")
+        let path = self.bare();
+        let starts = ["auth/token/lookup", "sys/leases/lookup", "sys/internal/ui/mounts"];
+        starts.iter().any(|start| path.starts_with(start)) || path == "sys/health"
+    }
+
+    /// Whether it manages tokens, leases or the server, rather than asks for a secret.
+    pub(in super::super) fn is_management(&self) -> bool {
+        self.bare().starts_with("auth/") || self.bare().starts_with("sys/")
+    }
+
+    /// Whether it ends a token or a lease.
+    pub(in super::super) fn is_end(&self) -> bool {
+        self.bare().starts_with("auth/token/revoke") || self.bare().starts_with("sys/leases/revoke")
     }
 
     /// Whether it is a login.
     pub(in super::super) fn is_login(&self) -> bool {
-        self.path.starts_with("auth/") && self.path.contains("/login")
+        self.bare().starts_with("auth/") && self.path.contains("/login")
     }
 }
 

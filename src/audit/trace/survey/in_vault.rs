@@ -107,8 +107,7 @@ impl Survey<'_> {
             return false;
         }
         // Without headers a broker's own logins and renewals are told from others' by nothing.
-        let is_management = line.path.starts_with("auth/") || line.path.starts_with("sys/");
-        if !self.headers_are_audited && (token.is_none() || line.error.is_some() || is_management) {
+        if !self.headers_are_audited && (token.is_none() || line.error.is_some() || line.is_management()) {
             return false;
         }
         let boot = line.request.as_deref().and_then(parts).map(|(boot, _)| boot);

@@ -51,6 +51,17 @@ fn a_login_beside_the_broker_and_all_that_comes_of_it() {
         let shown = trace.timeline.iter().filter(|item| item.source == output::Source::Vault).count();
         assert_eq!(shown, 3);
     }
+    // In a namespace it is one, too.
+    for path in ["team/auth/aws/login", "auth/aws/login"] {
+        let mut world = World::new();
+        world.login(2_000, None, "login-2");
+        let (_, line) = world.vault.last_mut().unwrap();
+        line["request"]["path"] = path.into();
+        line["request"]["namespace"] = json!({ "id": "x", "path": "team/" });
+        let trace = world.trace();
+        assert_eq!(kinds(&trace), [(Error, Bypass)]);
+        assert!(of(Bypass, &trace).message.contains("team/auth/aws/login"));
+    }
     // Long after the execution it is none of its trace.
     let mut world = World::new();
     world.login(9_000_000, None, "login-2");
@@ -84,6 +95,10 @@ fn a_runs_token_in_other_hands() {
     // A question of the broker's has no line of its own.
     let trace = after(|world| world.ask(2_000, &first(), Some("b1-77"), "auth/token/lookup-self", None));
     assert_eq!(kinds(&trace), []);
+    for path in ["secret/data/lookup", "secret/data/lookup-self", "secret/data/sys/internal/x"] {
+        let trace = after(|world| world.ask(2_000, &first(), Some("b1-77"), path, None));
+        assert_eq!(kinds(&trace), [(Error, Bypass)], "{path}");
+    }
     // A tag does not explain it.
     let trace = after(|world| {
         let mut run = run("run-04", EXECUTION, "Reserve");
