@@ -25,6 +25,8 @@ pub(in super::super) struct VaultLine {
     pub(in super::super) path: String,
     /// Where the namespace ends in it.
     bare: usize,
+    /// The engine or method that answered: `transit`.
+    mount_type: String,
     pub(in super::super) error: Option<String>,
     /// Who asked; for a login, who it was made to be.
     pub(in super::super) display_name: String,
@@ -75,6 +77,8 @@ struct RawRequest {
     operation: String,
     #[serde(default)]
     path: String,
+    #[serde(default)]
+    mount_type: String,
     namespace: Option<RawNamespace>,
     client_token_accessor: Option<String>,
     headers: Option<BTreeMap<String, Value>>,
@@ -128,6 +132,7 @@ impl VaultLine {
             id: asked.id,
             operation: asked.operation,
             bare: namespace.len(),
+            mount_type: asked.mount_type,
             path: namespace + path,
             error: raw.error.filter(|error| !error.is_empty()).map(|error| shortened(&error)),
             display_name: auth.display_name.unwrap_or_default(),
@@ -151,9 +156,14 @@ impl VaultLine {
         self.path.get(self.bare..).unwrap_or_default()
     }
 
-    /// Whether it is a question about tokens, leases, mounts or the server itself, which changes and discloses nothing.
+    /// Whether it is a question about tokens, leases, mounts, public keys or the server itself, which changes nothing and
+    /// discloses no secret: a broker's log does not tell of these.
     pub(in super::super) fn is_bookkeeping(&self) -> bool {
         let path = self.bare();
+        // By these seals are checked.
+        if self.mount_type == "transit" && self.operation == "read" && path.contains("/keys/") {
+            return true;
+        }
         let starts = ["auth/token/lookup", "sys/leases/lookup", "sys/internal/ui/mounts"];
         starts.iter().any(|start| path.starts_with(start)) || path == "sys/health"
     }

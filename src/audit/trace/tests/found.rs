@@ -95,6 +95,13 @@ fn a_runs_token_in_other_hands() {
     // A question of the broker's has no line of its own.
     let trace = after(|world| world.ask(2_000, &first(), Some("b1-77"), "auth/token/lookup-self", None));
     assert_eq!(kinds(&trace), []);
+    let trace = after(|world| {
+        world.ask_by_login(2_000, "login-1", Some("b1-77"), "transit/keys/tenure-subject", None);
+        let (_, line) = world.vault.last_mut().unwrap();
+        line["request"]["mount_type"] = "transit".into();
+        line["request"]["operation"] = "read".into();
+    });
+    assert_eq!(kinds(&trace), [], "public keys");
     for path in ["secret/data/lookup", "secret/data/lookup-self", "secret/data/sys/internal/x"] {
         let trace = after(|world| world.ask(2_000, &first(), Some("b1-77"), path, None));
         assert_eq!(kinds(&trace), [(Error, Bypass)], "{path}");
