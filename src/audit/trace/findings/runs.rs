@@ -57,7 +57,9 @@ pub(in crate::audit::trace) fn lease_end(run: Option<&RunState>, lease: &LeaseSt
         (Some(own), Some(token)) => Some(own.min(token)),
         (one, other) => one.or(other),
     };
-    let revoked = run.and_then(|run| run.confirmed).map(|(at, _)| at);
+    // Without a token of its own, what a run holds hangs off the login token.
+    let confirmed = |run: &RunState| run.confirmed.or(run.login_confirmed.filter(|_| run.started.is_none()));
+    let revoked = run.and_then(confirmed).map(|(at, _)| at);
     let revoked = revoked.filter(|&at| lease.minted.is_none_or(|(minted, _)| minted <= at));
     match (expiry, revoked) {
         (Some(expiry), Some(revoked)) if revoked < expiry => (Some(revoked), true),

@@ -168,6 +168,11 @@ impl VaultLine {
         starts.iter().any(|start| path.starts_with(start)) || path == "sys/health"
     }
 
+    /// Whether it looks at or takes out what was wrapped.
+    pub(in super::super) fn is_unwrapping(&self) -> bool {
+        self.bare().starts_with("sys/wrapping/")
+    }
+
     /// Whether it manages tokens, leases or the server, rather than asks for a secret.
     pub(in super::super) fn is_management(&self) -> bool {
         self.bare().starts_with("auth/") || self.bare().starts_with("sys/")

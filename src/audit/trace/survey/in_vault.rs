@@ -119,9 +119,9 @@ impl Survey<'_> {
                 }
                 None
             }
-            // A run's token is used by its own broker alone.
+            // The token of a run that a given log tells of is used by that log's broker alone.
             Some(boot)
-                if token.as_ref().is_none_or(|_| line.metadata.get("boot").is_some_and(|of| of == boot)) =>
+                if !token.as_deref().and_then(|run| self.run_state(run)).is_some_and(|run| run.is_ours) =>
             {
                 Some(Key::Boot(boot.into()))
             }
@@ -153,7 +153,8 @@ impl Survey<'_> {
         };
         let Some(boot) = self.ledger.known_boot(boot) else { return false };
         let seen = self.seen.entry((boot, number)).or_default();
-        if line.is_bookkeeping() {
+        // A wrapped secret id is unwrapped for the login that it is for, as one call.
+        if line.is_bookkeeping() || line.is_unwrapping() {
             return false;
         }
         let Some(first) = seen.differs(mark, line) else { return false };

@@ -124,6 +124,14 @@ fn another_broker_is_told_apart() {
     });
     assert_eq!(kinds(&trace), [(Warning, UnknownBroker)]);
     assert!(of(UnknownBroker, &trace).message.contains("b9"), "{:?}", trace.findings);
+    // So is its doctor, whose run tokens name runs that no log has.
+    let trace = after(|world| {
+        world.ask(2_000, &run("run-77", EXECUTION, "Reserve"), Some("b9-4"), "database/creds/reserve", None);
+    });
+    assert_eq!(kinds(&trace), [(Warning, UnknownBroker)]);
+    // The token of a run that a given log tells of is no other broker's to use.
+    let trace = after(|world| world.ask(2_000, &first(), Some("b9-4"), "database/creds/reserve", None));
+    assert_eq!(kinds(&trace), [(Error, Bypass)]);
     // Somebody else's role is none of our business.
     let trace = after(|world| {
         world.login(2_000, None, "login-9");
