@@ -96,7 +96,8 @@ pub(super) struct Call {
 /// What the logs say.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
-    pub(super) runs: HashMap<Arc<str>, RunState>,
+    /// Boxed, so that the room that the table keeps free is small.
+    pub(super) runs: HashMap<Arc<str>, Box<RunState>>,
     pub(super) leases: HashMap<Arc<str>, LeaseState>,
     pub(super) boots: Vec<BootState>,
     boot_ids: HashMap<Box<str>, u32>,

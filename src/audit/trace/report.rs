@@ -298,6 +298,7 @@ pub(super) fn report(
         .ledger
         .runs
         .values()
+        .map(|run| &**run)
         .filter(|run| run.is_ours)
         .filter(|run| {
             let touches = |from: At, to: At| {

@@ -383,6 +383,6 @@ impl<'a> Survey<'a> {
     }
 
     pub(super) fn run_state(&self, id: &str) -> Option<&RunState> {
-        self.ledger.runs.get(id)
+        self.ledger.runs.get(id).map(|run| &**run)
     }
 }

@@ -14,7 +14,7 @@ use crate::audit::trace::read::{Piece, place};
 impl Survey<'_> {
     /// From the first line of a chosen run to the end of the last of its tokens.
     fn window(&self) -> Option<(At, At)> {
-        let runs = || self.ledger.runs.values();
+        let runs = || self.ledger.runs.values().map(|run| &**run);
         let from = runs().filter_map(|run| run.first).min()?.0;
         let ends = |run: &RunState| run.last.map(|(at, _)| at).max(run.token_ends).max(run.deadline);
         Some((from, runs().filter_map(ends).max()?))
