@@ -55,5 +55,7 @@ mod subjects;
 mod tls;
 #[path = "stack/tokens.rs"]
 mod tokens;
+#[path = "stack/trace.rs"]
+mod trace;
 #[path = "stack/tutorial.rs"]
 mod tutorial;

@@ -49,6 +49,7 @@ mod queue;
 mod sink;
 #[cfg(test)]
 mod tests;
+pub mod trace;
 pub mod verify;
 mod writer;
 

@@ -4,10 +4,14 @@ use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
-use clap::Subcommand;
+use clap::{Subcommand, ValueEnum};
 
-use super::Output;
+use super::{Output, Session};
 use crate::audit;
+
+mod report;
+mod text;
+mod trace;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum AuditCommand {
@@ -24,19 +28,38 @@ pub(crate) enum AuditCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Print the JSON schema of an audit line
+    Trace(trace::TraceArgs),
+    Report(report::ReportArgs),
+    /// Print the JSON schema of an audit line, a trace or a report
     #[command(
-        long_about = "Print the JSON schema of an audit line: its version, its fields and what they mean.\n\n\
-            Exit code: 0.",
-        after_long_help = "Example:\n  tenure audit schema > audit.schema.json"
+        long_about = "Print a JSON schema: of an audit line, of `tenure audit trace --json` or of `tenure audit report --json`; \
+            their versions, their fields and what they mean.\n\nExit code: 0.",
+        after_long_help = "Examples:\n  tenure audit schema > audit.schema.json\n  \
+            tenure audit schema trace > trace.schema.json"
     )]
-    Schema,
+    Schema {
+        /// Of what
+        #[arg(value_enum, default_value_t = Document::Line)]
+        of: Document,
+    },
 }
 
-pub(crate) fn run(command: &AuditCommand) -> Output {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Document {
+    /// A line of the audit log
+    Line,
+    /// What `tenure audit trace --json` prints
+    Trace,
+    /// What `tenure audit report --json` prints
+    Report,
+}
+
+pub(crate) fn run(command: &AuditCommand, session: &Session) -> Output {
     match command {
         AuditCommand::Verify { file, json } => verify(file, *json),
-        AuditCommand::Schema => schema(),
+        AuditCommand::Trace(args) => trace::trace(args, session),
+        AuditCommand::Report(args) => report::report(args, session),
+        AuditCommand::Schema { of } => schema(*of),
     }
 }
 
@@ -53,6 +76,11 @@ fn verify(path: &Path, json: bool) -> Output {
     Output { out, code: u8::from(!report.is_good()), ..Output::default() }
 }
 
-fn schema() -> Output {
-    Output { out: format!("{:#}\n", audit::schema()), ..Output::default() }
+fn schema(of: Document) -> Output {
+    let schema = match of {
+        Document::Line => audit::schema(),
+        Document::Trace => audit::trace::output::trace_schema(),
+        Document::Report => audit::trace::report::schema(),
+    };
+    Output { out: format!("{schema:#}\n"), ..Output::default() }
 }

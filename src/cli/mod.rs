@@ -95,10 +95,11 @@ enum Command {
         after_long_help = "Example:\n  tenure config check tenure.toml"
     )]
     Config(check::ConfigCommand),
-    /// Verify or describe the audit log
+    /// Verify, trace and sum up audit logs
     #[command(
         subcommand,
-        long_about = "Verify the audit log of a broker, or print what its lines are.",
+        long_about = "Verify the audit log of a broker; trace what was done through brokers' logs, Vault's and Step Functions'; \
+        sum up a time; print what lines are.",
         after_long_help = "Example:\n  tenure audit verify /var/log/tenure/audit.jsonl"
     )]
     Audit(audit::AuditCommand),
@@ -126,7 +127,7 @@ fn run(command: Command, session: &Session) -> Output {
         Command::Status(args) => block_on(status::status(&args, session)),
         Command::Run(command) => block_on(run::run(&command, session)),
         Command::Config(command) => check::config(&command, session),
-        Command::Audit(command) => audit::run(&command),
+        Command::Audit(command) => audit::run(&command, session),
         Command::Subject(command) => block_on(subject::run(&command, session)),
         Command::Doctor(args) => block_on(doctor::doctor(&args, session)),
         Command::Demo(args) => block_on(demo::demo(&args, session)),

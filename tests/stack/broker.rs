@@ -411,7 +411,7 @@ impl Broker<'_> {
     }
 
     #[track_caller]
-    fn check_silence(&self, output: &str, what: &str) {
+    pub(crate) fn check_silence(&self, output: &str, what: &str) {
         let mut canaries = self.setup.server.canaries();
         canaries.extend(self.seen.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned());
         canaries.extend(std::fs::read_to_string(self.path("token")));

@@ -1,0 +1,66 @@
+//! Whether brokers' logs are whole: the chain, read from the bytes of each line.
+//!
+//! What fits is seen here, at the speed of the hash; where something does not, [`crate::audit::verify()`] reads the file again
+//! and names it. A file may hold the lines of several brokers, as a collector of their standard output makes it: each chain
+//! is followed by itself.
+
+use crate::audit::chain::{Hash, split};
+
+/// More chains at once are not followed in one file.
+const MOST_CHAINS: usize = 4096;
+
+/// The chains of one file.
+#[derive(Debug, Default)]
+pub(super) struct Chains {
+    /// Where each ends: the number of its last line, and its hash. The last one that went on is the last of them.
+    heads: Vec<(u64, Hash)>,
+    /// What chains say that they continue, and the line that says so.
+    pub(super) continues: Vec<(Hash, u64)>,
+    /// Whether a line does not fit.
+    pub(super) broken: bool,
+    /// Lines that begin a chain.
+    pub(super) begun: Vec<u64>,
+}
+
+impl Chains {
+    /// Takes the next line of the file; `reopened` says that it is the first one after a rotation.
+    pub(super) fn line(&mut self, number: u64, line: &[u8], reopened: bool) {
+        if self.broken {
+            return;
+        }
+        let Some((seq, prev, hash)) = tail(line) else {
+            self.broken = true;
+            return;
+        };
+        let next =
+            self.heads.iter().rposition(|&(last, head)| head == prev && last.checked_add(1) == Some(seq));
+        if let Some(at) = next {
+            self.heads.remove(at);
+        } else if seq == 1 && prev == Hash::NONE {
+            self.begun.push(number);
+        } else if reopened {
+            self.continues.push((prev, number));
+        } else {
+            self.broken = true;
+        }
+        self.broken |= self.heads.len() >= MOST_CHAINS;
+        self.heads.push((seq, hash));
+    }
+
+    /// Where the chains of the file end.
+    pub(super) fn heads(&self) -> impl Iterator<Item = Hash> {
+        self.heads.iter().map(|&(_, hash)| hash)
+    }
+}
+
+/// The number, the hash before and the own hash of a line, if that is the hash of its bytes.
+fn tail(line: &[u8]) -> Option<(u64, Hash, Hash)> {
+    let (content, hash) = split(line)?;
+    let (rest, prev) = content.strip_suffix(b"\"")?.split_last_chunk::<64>()?;
+    let rest = rest.strip_suffix(br#","prev":""#)?;
+    let digits = rest.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
+    let (rest, seq) = rest.split_at(rest.len() - digits);
+    rest.strip_suffix(br#","seq":"#)?;
+    let seq = std::str::from_utf8(seq).ok()?.parse().ok()?;
+    (Hash::of(content) == hash).then_some((seq, Hash::parse(prev)?, hash))
+}

@@ -1,0 +1,192 @@
+//! The auditor's trace of a real workflow: its nested execution, its subject, and a client that goes round the broker with
+//! the very role of the task.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use serde_json::{Value, json};
+
+use crate::broker::{Broker, SOON, Setup};
+use crate::harness::{Server, text, wait_until};
+use crate::http::request;
+use crate::subjects::Issuer;
+use crate::workflow::{Execution, Workflow};
+
+against_both! {
+    an_execution_is_traced_and_a_bypass_found
+}
+
+const STATES: &str = r#"
+[[run.rule]]
+match = { state_machine = "orders-*", state = "Reserve", verified = true }
+token_role = "run-reserve"
+max_ttl = "10m"
+[[run.rule]]
+match = { state_machine = "charge-*", state = "Charge", verified = true }
+token_role = "run-charge"
+max_ttl = "10m"
+[workflow]
+heartbeat = "1s"
+account_rate = 1000
+brokers = 1
+"#;
+
+const RESERVED: &str = "/v1/secret/data/orders/states/reserve";
+const CHARGED: &str = "/v1/secret/data/orders/states/charge";
+
+/// Another client in the same task: Vault's own Python library, and the task's credentials.
+const BYPASS: &str = "
+import hvac, json, os, sys
+said = json.loads(os.environ['SAID'])
+client = hvac.Client(url=said['address'])
+client.auth.aws.iam_login(said['key'], said['secret'], said['session'], header_value=said['server_id'], role='orders',
+                          region=said['region'])
+run = client.auth.token.create(role_name='run-reserve', ttl='60s')
+client.token = run['auth']['client_token']
+print(client.read('database/creds/orders-reserve')['lease_id'])
+client.auth.token.revoke_self()
+";
+
+/// Goes round the broker, and says which lease it had.
+#[track_caller]
+fn go_round(server: &Server) -> String {
+    let sts = server.sts();
+    let said = json!({
+        "address": server.says("address"), "server_id": server.says("server_id"), "region": sts["region"],
+        "key": sts["access_key_id"], "secret": sts["secret_access_key"], "session": sts["session_token"],
+    });
+    let output = Command::new(text(&server.stack["python"]))
+        .args(["-c", BYPASS])
+        .env_clear()
+        .env("SAID", said.to_string())
+        .stdin(Stdio::null())
+        .output()
+        .expect("the stack's Python");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+/// Registers the run of a task, on behalf of a subject.
+#[track_caller]
+fn register(broker: &Broker<'_>, token: &str, input: &Value, subject: &str) -> Value {
+    let mut run = input["run"].clone();
+    run["task_token"] = json!(token);
+    run["subject_token"] = json!(subject);
+    let answer = request(&broker.unix(), "POST", "/tenure/runs", &[], Some(&run)).expect("an answer");
+    broker.keep(&answer);
+    answer.ok()
+}
+
+fn write_history(execution: &Execution<'_>, to: &Path) {
+    // As `aws stepfunctions get-execution-history` prints it.
+    std::fs::write(to, format!("{:#}\n", json!({ "events": execution.history() }))).expect("a history");
+}
+
+fn an_execution_is_traced_and_a_bypass_found(server: &Server) {
+    let issuer = Issuer::start();
+    let rules = format!(
+        "{STATES}\n[subject]\n[[subject.issuer]]\nurl = \"{}\"\naudiences = [\"tenure\"]\nallow_loopback_http = true\n",
+        issuer.url()
+    );
+    let broker = Setup::new(server)
+        .env("AWS_ENDPOINT_URL_SFN", text(&server.stack["stepfunctions"]["endpoint"]))
+        .and(&rules)
+        .start();
+    let ask = |run: &Value, method: &str, path: &str| {
+        broker.ask(&broker.unix(), method, path, &[("x-vault-token", text(&run["handle"]))])
+    };
+    let workflow = Workflow::new(server);
+    let execution = workflow.start(1);
+    let (token, input) = workflow.poll(&workflow.reserve);
+    let reserve = register(&broker, &token, &input, &issuer.token());
+    ask(&reserve, "GET", RESERVED).ok();
+    assert_eq!(ask(&reserve, "GET", CHARGED).status, 403);
+    let reserved = ask(&reserve, "GET", "/v1/database/creds/orders-reserve").ok();
+    let stolen = go_round(server);
+    workflow.succeed(&token, &json!({ "item": "first order" }));
+    let (token, input) = workflow.poll(&workflow.charge);
+    let charge = register(&broker, &token, &input, &issuer.token());
+    ask(&charge, "GET", CHARGED).ok();
+    let charged = ask(&charge, "GET", "/v1/database/creds/orders-charge").ok();
+    workflow.succeed(&token, &json!({ "charged": "first order" }));
+    execution.output();
+    for run in [&reserve, &charge] {
+        let path = format!("/tenure/runs/{}", text(&run["id"]));
+        broker.ask(&broker.unix(), "DELETE", &path, &[]);
+    }
+    wait_until("both are confirmed", SOON, || broker.audited("revoke.confirmed") >= 2);
+
+    let logs = tempfile::tempdir().expect("a folder");
+    let to = |name: &str| logs.path().join(name);
+    let nested = execution.nested().remove(0);
+    write_history(&execution, &to("a"));
+    write_history(&nested, &to("b"));
+    std::fs::copy(broker.path("audit.jsonl"), to("c")).expect("the broker's log");
+    // Other tests write to it meanwhile: its last line may be cut off.
+    std::fs::copy(server.says("audit_log"), to("d")).expect("Vault's log");
+    let page = to("page.html").display().to_string();
+    let folder = logs.path().display().to_string();
+    let audit = |words: &[&str]| {
+        let (code, out, err) = broker.tenure(&[&["audit"], words, &[folder.as_str()]].concat());
+        assert!(code < 2, "{code}: {err}");
+        (code, out)
+    };
+
+    let (code, out) = audit(&["trace", "--execution", &execution.arn, "--json"]);
+    let trace: Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!(code, 1, "a bypass was found");
+    let runs = trace["runs"].as_array().expect("runs");
+    let ids: Vec<_> = runs.iter().map(|run| &run["id"]).collect();
+    assert_eq!(ids, [&reserve["id"], &charge["id"]]);
+    for run in runs {
+        assert_eq!(
+            (&run["subject"]["id"], &run["subject"]["assurance"]),
+            (&json!("ada"), &json!("verified"))
+        );
+        assert_eq!(run["standing"], "verified");
+        assert!(run["ended"].is_string() && run["revoked"].is_string(), "{run}");
+    }
+    let leases: Vec<_> = trace["leases"].as_array().into_iter().flatten().map(|lease| &lease["id"]).collect();
+    assert_eq!(leases, [&reserved["lease_id"], &charged["lease_id"]]);
+    let states: Vec<_> =
+        trace["states"].as_array().into_iter().flatten().map(|state| text(&state["name"])).collect();
+    assert_eq!(states, ["Reserve", "Payment", "Charge"]);
+    // Each call of the broker's stands beside Vault's own line of it.
+    let timeline = trace["timeline"].as_array().expect("a timeline");
+    for item in timeline.iter().filter(|item| item["event"] == "mint" || item["event"] == "run.start") {
+        assert!(item["vault_lines"][0]["line"].is_u64(), "{item}");
+    }
+    // The lines of Vault's that no broker explains: the login, the token, the read, its end. Of other tests at the same
+    // time, which log in with the same role, there may be others.
+    let mine = timeline.iter().find(|item| item["lease_id"] == stolen.as_str()).expect("what was stolen");
+    let proves =
+        mine["findings"][0].as_u64().and_then(|number| usize::try_from(number).ok()).expect("a finding");
+    let finding = &trace["findings"][proves];
+    assert_eq!((&finding["kind"], &finding["severity"]), (&json!("bypass"), &json!("error")), "{finding}");
+    let own: Vec<_> = trace["findings"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter(|finding| finding["severity"] == "error" && finding["kind"] != "bypass")
+        .collect();
+    assert!(own.is_empty(), "{own:#?}");
+    let explained =
+        |path: &str| timeline.iter().any(|item| item["path"] == path && item["source"] == "vault");
+    assert!(explained("auth/aws/login") && explained("auth/token/create/run-reserve"), "{timeline:#?}");
+
+    let (_, by_subject) = audit(&["trace", "--subject", "ada", "--run", text(&charge["id"]), "--json"]);
+    let by_subject: Value = serde_json::from_str(&by_subject).expect("JSON");
+    assert_eq!(by_subject["runs"].as_array().map(Vec::len), Some(1));
+    let (_, shown) = audit(&["trace", "--execution", &execution.arn, "--html", &page]);
+    let (_, report) = audit(&["report", "--since", "1h"]);
+    let page = std::fs::read_to_string(page).expect("the page");
+    for (what, output) in [("trace", &out), ("text", &shown), ("page", &page), ("report", &report)] {
+        assert!(!output.contains("canary"), "{what}");
+        assert!(!output.contains("first order"), "{what}: what states were given and gave");
+        for secret in [&reserved, &charged] {
+            assert!(!output.contains(text(&secret["data"]["password"])), "{what}");
+        }
+        broker.check_silence(output, what);
+    }
+    broker.finish();
+}

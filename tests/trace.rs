@@ -1,0 +1,138 @@
+//! `tenure audit trace` and `report` as an auditor calls them: words, files, exit codes, and what is printed where.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+use tenure::audit::{Audit, Config, Entry, Event, Peer, Run, RunStamp, Source, Subject};
+use tenure::clock::Clock;
+
+const EXECUTION: &str = "arn:aws:states:eu-west-1:123456789012:execution:orders:0f1e";
+const HOSTILE: &str = "</text><script>alert(1)</script>\u{1b}[31m\n\u{202e}";
+
+/// A log as the broker writes it: one run that reads a credential, and whose end is confirmed.
+async fn log(path: &Path, state: &str) {
+    let clock = Clock::system();
+    let audit = Audit::open(Config::File(path.to_owned()), "b1", clock.clone()).expect("a log");
+    let run = Run {
+        id: "run-0000000000000001".into(),
+        kind: "state".into(),
+        execution_arn: Some(EXECUTION.into()),
+        state: Some(state.into()),
+        standing: Some("verified".into()),
+        subject: Some(Subject {
+            id: "ada".into(),
+            kind: "person".into(),
+            issuer: None,
+            assurance: "asserted".into(),
+            groups: Vec::new(),
+        }),
+        ..Run::default()
+    };
+    let run = RunStamp::new(&run).expect("a run");
+    let ends = clock.now().plus(Duration::from_secs(60));
+    let peer = Peer::unix(1000, 1000, None);
+    let (path, lease) = ("database/creds/orders", "database/creds/orders/L1");
+    audit.note(&Entry::granted(Event::RunRegister).run(&run).caller(&peer).expires(ends));
+    audit.note(&Entry::done(Event::RunStart).run(&run).request("b1-1").expires(ends));
+    audit.note(&Entry::done(Event::Mint).run(&run).path(path).request("b1-2").lease_id(lease).expires(ends));
+    let read = Entry::granted(Event::Read).run(&run).caller(&peer).path(path).source(Source::Vault);
+    let _receipt = audit.record(&read.request("b1-2").lease_id(lease).expires(ends)).await.expect("a line");
+    audit.note(&Entry::done(Event::RunEnd).run(&run).detail("it was ended"));
+    audit.note(&Entry::done(Event::RevokeRequested).run(&run).request("b1-3").detail("run token"));
+    audit.note(&Entry::done(Event::RevokeConfirmed).run(&run).detail("run token and 1 leases"));
+    audit.note(&Entry::done(Event::Shutdown));
+    audit.close().await.expect("the end of the log");
+}
+
+fn tenure(words: &[&str], stdin: Stdio) -> (i32, String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_tenure"))
+        .arg("audit")
+        .args(words)
+        .env_clear()
+        .stdin(stdin)
+        .output()
+        .expect("the binary");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
+    (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
+}
+
+#[tokio::test]
+async fn what_is_found_is_in_the_exit_code() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = dir.path().join("audit.jsonl");
+    log(&file, "Reserve").await;
+    let file = file.to_str().expect("a name");
+    let run = |words: &[&str]| tenure(words, Stdio::null());
+
+    let (code, out, err) = run(&["trace", "--execution", EXECUTION, file]);
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    for shown in
+        ["run-0000000000000001", "database/creds/orders/L1", "ada (asserted)", "revoked", "audit.jsonl:4"]
+    {
+        assert!(out.contains(shown), "{shown}: {out}");
+    }
+    assert!(!out.contains('\u{1b}'), "colours are for terminals");
+    let (code, out, _) = run(&["trace", "--subject", "nobody", file]);
+    assert!(code == 0 && out.contains("Nothing belongs to that in one file"), "{out}");
+    let (code, out, _) = run(&["trace", "--require-verified-subject", file]);
+    assert!(code == 1 && out.contains("error subject_unverified"), "{out}");
+    let (code, out, _) = run(&["report", "--since", "1h", "--json", file]);
+    let report: Value = serde_json::from_str(&out).expect("JSON");
+    assert_eq!((code, &report["coverage"]["reads"], &report["coverage"]["runs"]), (0, &1.into(), &1.into()));
+    let (code, out, _) = run(&["report", "--until", "1h", file]);
+    assert!(code == 0 && out.contains("0 reads"), "it was after that: {out}");
+
+    // Standard input is the same.
+    let (_, by_name, _) = run(&["trace", "--json", file]);
+    let (code, by_pipe, _) =
+        tenure(&["trace", "--json", "-"], std::fs::File::open(file).expect("the log").into());
+    let timeline = |text: &str| serde_json::from_str::<Value>(text).expect("JSON")["timeline"].clone();
+    assert_eq!((code, timeline(&by_pipe)), (0, timeline(&by_name)));
+
+    for (words, word) in [
+        (&["trace", "/nowhere"][..], "/nowhere"),
+        (&["trace"], "required"),
+        (&["trace", "--since", "soon", file], "--since"),
+        (&["report", "--since", "1h", "--until", "2h", file], "--until is before --since"),
+        (&["trace", "--html", "/nowhere/page.html", file], "/nowhere/page.html"),
+    ] {
+        let (code, out, err) = run(words);
+        assert!(code == 2 && out.is_empty() && err.contains(word), "{words:?}: {code} {out}{err}");
+    }
+
+    let text = std::fs::read_to_string(file).expect("the log");
+    std::fs::write(file, text.replacen("asserted", "verified", 1)).expect("the log");
+    let (code, out, _) = run(&["trace", file]);
+    assert!(code == 1 && out.contains("error chain_broken"), "{out}");
+}
+
+#[tokio::test]
+async fn a_hostile_name_is_only_a_name() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (file, page) = (dir.path().join("audit.jsonl"), dir.path().join("page.html"));
+    log(&file, HOSTILE).await;
+    let words = ["trace", "--html", page.to_str().expect("a name"), file.to_str().expect("a name")];
+    let (code, out, err) = tenure(&words, Stdio::null());
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert!(!out.contains('\u{1b}') && out.contains("\\u{1b}"), "{out}");
+    let page = std::fs::read_to_string(&page).expect("the page");
+    assert!(
+        page.contains("&lt;script&gt;") && !page.contains("<script") && !page.contains('\u{1b}'),
+        "{page}"
+    );
+    let (_, json, _) = tenure(&["trace", "--json", words[3]], Stdio::null());
+    let trace: Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!(trace["runs"][0]["state"], HOSTILE);
+    assert!(json.is_ascii() || !json.contains('\u{1b}'), "control characters are escaped");
+}
+
+#[test]
+fn the_schemas_are_printed() {
+    for (of, title) in [("line", "Line"), ("trace", "Trace"), ("report", "Report")] {
+        let (code, out, _) = tenure(&["schema", of], Stdio::null());
+        let schema: Value = serde_json::from_str(&out).expect("JSON");
+        assert_eq!((code, &schema["title"]), (0, &title.into()));
+    }
+}
