@@ -93,7 +93,7 @@ fn connections_that_were_used_are_cheap_again_when_they_are_idle() {
             "{name}: {busy} bytes for each that was just used; with half as many again, after a pause: {with_more}"
         );
         // What went back is used again: half as many again take next to nothing.
-        assert!(with_more < busy + busy / 4, "{busy} bytes, then {with_more}");
+        assert!(with_more <= busy + busy / 4 + 1024, "{busy} bytes, then {with_more}");
         for (number, socket) in used.iter_mut().enumerate() {
             read(socket, number);
         }
