@@ -22,6 +22,7 @@ use crate::lease::upstream::{Login, ReadKey, Source};
 use crate::metrics::Metrics;
 use crate::policy::rules::Rules;
 use crate::policy::{Admission, Allow};
+use crate::run::lambda::Lambda;
 use crate::run::request::Request;
 use crate::run::subject::Issuers;
 use crate::run::workflow::{EcsTask, Workflow};
@@ -147,6 +148,8 @@ pub struct Process {
     pub id: Arc<str>,
     /// What the environment says of it.
     pub env: RunEnv,
+    /// The Lambda environment that it serves.
+    pub lambda: Option<Lambda>,
 }
 
 /// The run that the process itself is, under a new id.
@@ -154,7 +157,7 @@ pub struct Process {
 /// # Errors
 /// When the system has no randomness to give.
 pub fn process_run(env: RunEnv) -> Result<Process, AppError> {
-    Ok(Process { id: Run::new_id().map_err(no_randomness)?, env })
+    Ok(Process { id: Run::new_id().map_err(no_randomness)?, env, lambda: None })
 }
 
 fn no_randomness(source: getrandom::Error) -> AppError {
@@ -184,7 +187,7 @@ impl App {
         upstream: Upstream,
         clock: Clock,
     ) -> Result<Self, AppError> {
-        let Process { id, env: run } = run;
+        let Process { id, env: run, lambda } = run;
         let boot = Boot::new().map_err(no_randomness)?;
         let request = Request {
             facts: run.facts,
@@ -237,6 +240,7 @@ impl App {
                 id,
                 request,
                 task: ecs_task(run.ecs_metadata.as_deref()).await,
+                lambda,
                 token_role: config.run.token_role.clone(),
                 token_ttl: config.run.ttl,
                 verification: config.run.verification,

@@ -30,11 +30,8 @@ impl Broker {
     /// [`Refusal`], which is on record.
     pub async fn register(&self, visitor: Visitor<'_>, request: Request) -> Result<(RunView, bool), Refusal> {
         // Who presents a handle acts as that run, and in its limits.
-        let (registrant, by) = match (visitor.registrant, visitor.run) {
-            (registrant, Some(run)) => (registrant.unwrap_or(Registrant::Holder), run),
-            (Some(registrant), None) => (registrant, self.runs.own()),
-            (None, None) => (Registrant::Holder, self.runs.own()),
-        };
+        let registrant = visitor.registrant.unwrap_or(Registrant::Holder);
+        let by = &visitor.run.map_or_else(|| self.runs.current(None), Arc::clone);
         let Asker { peer, door, .. } = visitor.asker;
         let result = self.runs.register(registrant, by, peer, door, request).await;
         match result {

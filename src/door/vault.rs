@@ -11,6 +11,9 @@ use crate::lease::upstream::ReadKey;
 
 const MIN_TTL: HeaderName = HeaderName::from_static("x-tenure-min-ttl");
 
+/// The request id of the Lambda invocation that reads, where several are served at a time.
+const INVOCATION: HeaderName = HeaderName::from_static("x-tenure-invocation");
+
 /// Answers `/v1/…`.
 pub(super) async fn answer(connection: &Connection, who: &Who, request: &Request) -> Response {
     let broker = &connection.doors.broker;
@@ -24,13 +27,16 @@ pub(super) async fn answer(connection: &Connection, who: &Who, request: &Request
         _ => return response::read_only(),
     };
     let run = match who {
-        Who::Run(run) => run,
-        Who::Anybody | Who::Registrant => broker.runs().own(),
+        Who::Run(run) => Arc::clone(run),
+        Who::Anybody | Who::Registrant => {
+            let named = request.headers().get(INVOCATION).map(http::HeaderValue::as_bytes);
+            broker.runs().current(named)
+        }
     };
     let uri = request.uri();
     let path = uri.path().strip_prefix("/v1/").unwrap_or_default();
     if path == "auth/token/lookup-self" && !list {
-        return lookup_self(connection, run);
+        return lookup_self(connection, &run);
     }
     let key = match connection.key(uri, path, list) {
         Ok(key) => key,
@@ -41,7 +47,7 @@ pub(super) async fn answer(connection: &Connection, who: &Who, request: &Request
         Some(Ok(min_left)) => min_left,
         Some(Err(reason)) => return refuse(&reason),
     };
-    match broker.read(&connection.asker, run, &ReadRequest { key, min_left }).await {
+    match broker.read(&connection.asker, &run, &ReadRequest { key, min_left }).await {
         Ok(disclosed) => response::disclosed(&disclosed),
         Err(denied) => response::denied(&denied),
     }

@@ -21,11 +21,14 @@ use crate::lease::upstream::{Login, Source, TransitKey};
 use crate::policy::rules::Rules;
 use crate::run::arn::Flow;
 use crate::run::budget::Budget;
+use crate::run::lambda::Lambda;
 use crate::run::workflow::{EcsTask, Workflow};
 use crate::run::{Boot, Run};
 use crate::supervise::Supervisor;
 
 mod active;
+mod busy;
+mod invoked;
 pub mod journal;
 pub mod leases;
 mod life;
@@ -47,6 +50,8 @@ pub use tokens::Grant;
 pub use work::Work;
 
 use active::Secrets;
+use busy::Busy;
+use invoked::Invoked;
 use journal::{Journal, Orphan};
 use leases::{Limits, Pool};
 use life::Life;
@@ -144,6 +149,7 @@ pub struct Runs {
     numbers: AtomicU64,
     budget: Mutex<Budget>,
     pool: Arc<Pool>,
+    invoked: Invoked,
     common: Common,
 }
 
@@ -164,7 +170,9 @@ struct Common {
     subject_expiry: SubjectExpiry,
     own_token: Option<Arc<Grant>>,
     token_ttl: Duration,
+    busy: Busy,
     task: Option<Arc<EcsTask>>,
+    lambda: Option<Lambda>,
 }
 
 impl Runs {
@@ -176,7 +184,7 @@ impl Runs {
     pub async fn start(setup: Setup) -> Result<Arc<Self>, StartError> {
         let Setup { login, own, .. } = setup;
         let clock = setup.clock.clone();
-        let Own { id, request, task, token_role, token_ttl, verification } = own;
+        let Own { id, request, task, lambda, token_role, token_ttl, verification } = own;
         let common = Common {
             source: setup.source,
             workflow: setup.workflow,
@@ -194,7 +202,9 @@ impl Runs {
             own_token: token_role
                 .map(|role| Arc::new(Grant { role: role.into(), policies: Vec::new(), namespace: None })),
             token_ttl,
+            busy: Busy::default(),
             task: task.map(Arc::new),
+            lambda,
         };
         let budget = Mutex::new(Budget::new(setup.watching.rate, BURST));
         let method = login.describe();
@@ -225,6 +235,7 @@ impl Runs {
             numbers: AtomicU64::new(1),
             budget,
             pool: Arc::new(Pool::new(setup.limits)),
+            invoked: Invoked::default(),
             common,
         });
         let own = Arc::clone(&runs.own);
@@ -342,10 +353,10 @@ impl Runs {
         let detail = format!("{} ms", by.as_millis());
         self.common.audit.note(&Entry::done(Event::ClockJump).run(&self.own.stamp).detail(&detail));
         self.common.source.forget_connections();
-        self.login.judge();
+        self.login.thawed();
         for active in self.all() {
-            if let Some(work) = active.work() {
-                work.judge();
+            if let Some(work) = active.work().filter(|_| !active.borrows()) {
+                work.thawed();
             }
             self.step(&active, life::Event::Tick);
         }
@@ -426,6 +437,7 @@ impl Common {
             stamp: Arc::clone(&active.stamp),
             deadline: Mutex::new(active.deadline()),
             patience: PATIENCE,
+            busy: self.busy.clone(),
         })
     }
 

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use super::busy::Busy;
 use super::journal::{Journal, TokenKind};
 use crate::audit::{Audit, Entry, Event, RunStamp};
 use crate::clock::{Clock, Moment, Until};
@@ -27,6 +28,8 @@ pub(super) struct Context {
     pub(super) deadline: Mutex<Option<Until>>,
     /// How long a call waits for the token that it is to be made with.
     pub(super) patience: Duration,
+    /// Counts the calls that are under way.
+    pub(super) busy: Busy,
 }
 
 impl Context {
@@ -138,6 +141,7 @@ impl Performer<Arc<Token>> for LoginPerformer {
     fn perform(&self, call: Call<Arc<Token>>) -> BoxFuture<'static, Outcome<Arc<Token>>> {
         let (login, context) = (Arc::clone(&self.login), Arc::clone(&self.context));
         Box::pin(async move {
+            let _call = context.busy.begin();
             match call {
                 Call::Mint { .. } => Outcome::Minted(log_in(&*login, &context).await),
                 Call::Renew { payload, ask, .. } => {
@@ -291,6 +295,7 @@ impl Performer<Arc<Token>> for RunPerformer {
             context: Arc::clone(&self.context),
         };
         Box::pin(async move {
+            let _call = run.context.busy.begin();
             match call {
                 Call::Mint { .. } => Outcome::Minted(run.make().await),
                 Call::Renew { payload, ask, .. } => {

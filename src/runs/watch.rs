@@ -140,7 +140,9 @@ impl Runs {
                 _ => {}
             }
         }
-        let ends = active.work().filter(|_| !active.shares() || self.leaves_as_the_last(active));
+        let ends = active
+            .work()
+            .filter(|_| !active.borrows() && (!active.shares() || self.leaves_as_the_last(active)));
         let Some(work) = ends else { return self.closed(active, cause) };
         work.end();
         let Some((_, token)) = &work.token else { return self.closed(active, cause) };

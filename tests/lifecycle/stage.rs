@@ -150,6 +150,7 @@ impl Stage {
                 id: Run::new_id().expect("entropy"),
                 request,
                 task: plan.task,
+                lambda: None,
                 token_role: role,
                 token_ttl: plan.token_ttl,
                 verification: Verification::Off,
