@@ -49,6 +49,7 @@
 //! | [`config`] | file, environment and flags, checked as a whole |
 //! | [`app`] | the composition: the only module that names adapters |
 //! | [`demo`], [`dev`] | the broker on a small Vault in memory: to look at, and to develop against |
+//! | [`lambda`] | the broker as a Lambda extension, in the life cycle of a function |
 //! | [`cli`] | the commands |
 //!
 //! # What never happens
@@ -75,6 +76,7 @@ pub mod dev;
 pub mod door;
 mod https;
 pub mod identity;
+pub mod lambda;
 pub mod lease;
 pub mod metrics;
 pub mod policy;

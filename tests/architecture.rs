@@ -60,7 +60,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     ("dev", &["app", "audit", "config", "demo", "lease", "source"]),
-    ("cli", &["app", "audit", "config", "demo", "dev", "run"]),
+    ("lambda", &["app", "config", "lease", "run", "runs", "supervise"]),
+    ("cli", &["lambda", "app", "audit", "config", "demo", "dev", "run"]),
     ("main", &["cli"]),
 ];
 

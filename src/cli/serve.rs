@@ -76,6 +76,7 @@ impl ServeArgs {
             audit_file: self.audit_file.clone(),
             log: self.log.clone(),
             log_format: self.log_format.clone(),
+            lambda: false,
         }
     }
 }
@@ -136,7 +137,7 @@ pub(super) fn harden() {
 
 /// A file that may not grow any further (`ulimit -f`) is dealt with as a full disk is, by the error of the write: its
 /// signal must not kill us. Once tokio has handled a signal it goes on doing so.
-fn outlive_limits() {
+pub(super) fn outlive_limits() {
     use tokio::signal::unix::{SignalKind, signal};
     if let Err(error) = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw())) {
         tracing::warn!(%error, "the signal of a file that may not grow could not be handled");
@@ -144,7 +145,7 @@ fn outlive_limits() {
 }
 
 /// Log lines go to stderr: stdout is the audit log's, where it is asked for.
-fn start_logging(log: &Log, session: &Session) -> Result<(), String> {
+pub(super) fn start_logging(log: &Log, session: &Session) -> Result<(), String> {
     let terminal = session.screen.err_is_terminal;
     let colour = terminal && session.environment.var("NO_COLOR").is_none();
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);

@@ -7,6 +7,7 @@
 mod context;
 mod document;
 mod environment;
+mod lambda;
 mod load;
 mod login;
 mod nearest;
@@ -31,6 +32,7 @@ use crate::policy::rules::{Rule, Verification};
 
 pub use context::RunEnv;
 pub use environment::{Environment, Overrides};
+pub use lambda::{FOLDER as LAMBDA_FOLDER, Lambda, LambdaInit, LambdaRun};
 pub use load::{Loaded, load, parse};
 pub use login::{AppRoleLogin, AutoLogin, CertLogin, JwtLogin, Login, Method, RoleId, TokenLogin};
 pub use path::{PathError, SecretPath};
@@ -64,6 +66,8 @@ pub struct Config {
     pub log: Log,
     /// How it ends.
     pub shutdown: Shutdown,
+    /// What is particular to the Lambda extension.
+    pub lambda: Lambda,
     /// What must be there before the broker is ready; each path once.
     pub prefetch: Vec<SecretPath>,
 }

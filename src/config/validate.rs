@@ -50,6 +50,7 @@ pub(crate) fn config(
     let filter = check.filter(raw.log.filter.as_deref());
     let grace = raw.shutdown.grace.as_ref();
     let shutdown = Shutdown { grace: check.duration("shutdown.grace", grace, 20 * SECOND, SECOND, HOUR) };
+    let lambda = check.lambda(&raw.lambda);
     let prefetch = check.prefetch(&raw.prefetch);
     check.distinct(&listen, audit.as_ref(), &run);
     let log = Log { filter, format: raw.log.format.unwrap_or_default() };
@@ -65,6 +66,7 @@ pub(crate) fn config(
         cache,
         log,
         shutdown,
+        lambda,
         prefetch,
     })
 }

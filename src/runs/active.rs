@@ -145,7 +145,8 @@ impl Active {
     }
 
     /// Whether its token and its leases are those of the process's own run.
-    pub(super) fn borrows(&self) -> bool {
+    #[must_use]
+    pub fn borrows(&self) -> bool {
         self.borrows
     }
 

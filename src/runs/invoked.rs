@@ -9,6 +9,7 @@ use super::life::{Cause, Life};
 use super::{Runs, StartError};
 use crate::audit::{Entry, Event};
 use crate::clock::{Moment, Until};
+use crate::lease::keeper::Refusal;
 use crate::lease::upstream::ReadKey;
 use crate::lease::view::View;
 use crate::run::lambda::{Invocation, Lambda};
@@ -104,10 +105,10 @@ impl Runs {
     }
 
     /// The invocation is over, as Lambda says. What it registered ends with it.
-    pub fn invoked(self: &Arc<Self>, request: &str) {
-        if let Some(active) = self.invocation(request) {
-            self.finish(&active, Cause::Ended);
-        }
+    pub fn invoked(self: &Arc<Self>, request: &str) -> Option<Arc<Active>> {
+        let active = self.invocation(request)?;
+        self.finish(&active, Cause::Ended);
+        Some(active)
     }
 
     /// The run that a caller reads for who presents no handle: the invocation with that request id; where none is named
@@ -145,6 +146,34 @@ impl Runs {
             }
         }
         while refreshing.join_next().await.is_some() {}
+    }
+
+    /// Waits until everything that is prefetched for a run is there; at the latest for `patience`.
+    ///
+    /// # Errors
+    /// The path of the first that is not, and why not.
+    pub async fn prefetched(
+        &self,
+        active: &Arc<Active>,
+        patience: Duration,
+    ) -> Result<(), (ReadKey, Refusal)> {
+        let until = tokio::time::Instant::now() + patience;
+        for entry in self.work(active).leases.all().iter().filter(|entry| entry.prefetched) {
+            let left = until.saturating_duration_since(tokio::time::Instant::now());
+            if let Err(refusal) = entry.keeper.get(Duration::ZERO, left).await {
+                return Err((entry.key.clone(), refusal));
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until the token of a run that is over is gone: revoked and seen to be, or ended by itself; at the latest for
+    /// `patience`. Returns whether it is. One that reads with another's token leaves none.
+    pub async fn gone(&self, active: &Active, patience: Duration) -> bool {
+        match active.work().filter(|_| !active.borrows()).and_then(|work| work.token.as_ref()) {
+            Some((_, token)) => token.end(patience).await,
+            None => true,
+        }
     }
 
     /// Whether a token or a lease is to be renewed, replaced or tried again before then.

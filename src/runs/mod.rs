@@ -344,7 +344,8 @@ impl Runs {
         }
     }
 
-    /// Judges everything anew: the machine was frozen, or its clock jumped. Idle connections are of no use any more.
+    /// The machine was frozen, or its clock jumped, and nobody expected that: it is on record, and everything is
+    /// [judged anew](Self::thawed).
     pub fn clock_jumped(self: &Arc<Self>, by: Duration) {
         tracing::warn!(
             "the clocks moved apart by {}: everything is judged anew",
@@ -352,6 +353,12 @@ impl Runs {
         );
         let detail = format!("{} ms", by.as_millis());
         self.common.audit.note(&Entry::done(Event::ClockJump).run(&self.own.stamp).detail(&detail));
+        self.thawed();
+    }
+
+    /// Judges everything anew after a freeze. Idle connections are of no use any more, and calls that were under way are
+    /// made again.
+    pub fn thawed(self: &Arc<Self>) {
         self.common.source.forget_connections();
         self.login.thawed();
         for active in self.all() {
