@@ -139,10 +139,7 @@ pub async fn serve(setup: Setup) -> Result<(), Fatal> {
         clock,
         asked: began,
     };
-    if stage.start.aws.start != Start::Snapshot {
-        stage.begin(began).await?;
-    }
-    let result = stage.live().await;
+    let result = stage.run(began).await;
     if let (Err(_), Some(app)) = (&result, stage.app.take()) {
         app.stop_within(Duration::from_secs(1)).await;
     }
@@ -191,8 +188,16 @@ struct Stage {
 }
 
 impl Stage {
-    /// Starts the broker, and waits for its login and what it is to fetch, as long as the function may be held up.
-    async fn begin(&mut self, began: Moment) -> Result<(), Fatal> {
+    async fn run(&mut self, began: Moment) -> Result<(), Fatal> {
+        if self.start.aws.start != Start::Snapshot {
+            self.begin().await?;
+            self.ready(began).await?;
+        }
+        self.live().await
+    }
+
+    /// Starts the broker: callers may come from now on, and wait for its login.
+    async fn begin(&mut self) -> Result<(), Fatal> {
         let app = self.start.app().await;
         let app = app.map_err(|error| Fatal::init("Extension.StartFailed", causes(&error)))?;
         let runs = Arc::clone(app.broker().runs());
@@ -224,10 +229,17 @@ impl Stage {
                 }
             }
         });
+        self.app = Some(app);
+        Ok(())
+    }
+
+    /// Waits for the login and what is to be fetched, as long as the function may be held up.
+    async fn ready(&self, began: Moment) -> Result<(), Fatal> {
+        let Some(app) = &self.app else { return Ok(()) };
+        let runs = app.broker().runs();
         let spent = self.clock.now().since(began);
         let left = self.start.config.lambda.init_timeout.saturating_sub(spent);
-        let ready = ready(&runs, left).await;
-        self.app = Some(app);
+        let ready = ready(runs, left).await;
         match (ready, self.start.config.lambda.init) {
             (Ok(()), _) => {
                 let spent = self.clock.now().since(began);
@@ -236,10 +248,7 @@ impl Stage {
             }
             (Err(fatal), LambdaInit::Fail) => Err(fatal),
             (Err(fatal), LambdaInit::Lazy) => {
-                tracing::error!(
-                    "the function starts without: {}; it is tried again when it is read",
-                    fatal.message
-                );
+                tracing::error!("the function starts without: {}; it is tried further", fatal.message);
                 Ok(())
             }
         }
@@ -283,8 +292,10 @@ impl Stage {
     async fn invoked(&mut self, invocation: &Invocation, deadline: Duration) -> Result<(), Fatal> {
         let now = self.clock.now();
         let until = Until::new(now, deadline.saturating_sub(now.wall()));
-        if self.app.is_none() {
-            self.begin(now).await.map_err(|fatal| Fatal { started: true, ..fatal })?;
+        let late = |fatal| Fatal { started: true, ..fatal };
+        let first = self.app.is_none();
+        if first {
+            self.begin().await.map_err(late)?;
         }
         let Some(app) = &self.app else { return Ok(()) };
         let runs = Arc::clone(app.broker().runs());
@@ -302,6 +313,10 @@ impl Stage {
         }
         let active = runs.invoke(invocation, Some(until), self.own_keys());
         let active = active.map_err(|error| Fatal::exit("Extension.RunFailed", causes(&error)))?;
+        if first {
+            // What the function reads meanwhile is the invocation's already.
+            self.ready(now).await.map_err(late)?;
+        }
         self.until_it_may_freeze(&runs, &active, until).await;
         Ok(())
     }

@@ -27,8 +27,9 @@ pub(crate) struct RawLambda {
     /// its invocations share; "invocation", a run token for each, which is revoked with it: every invocation then costs
     /// Vault two writes, and what it reads besides. Default: "environment". Environment: TENURE_LAMBDA_RUN.
     pub(crate) run: Option<LambdaRun>,
-    /// What is done where the login or a prefetch fails while the function starts: "lazy", it is tried again when
-    /// something is read; "fail", the start of the function fails. Default: "lazy". Environment: TENURE_LAMBDA_INIT.
+    /// What is done where the login or a prefetch fails while the function starts: "lazy", the function starts without,
+    /// and it is tried further; "fail", the start of the function fails. Default: "lazy". Environment:
+    /// TENURE_LAMBDA_INIT.
     pub(crate) init: Option<LambdaInit>,
     /// How long the login and the prefetches may hold up the function's start; Lambda itself allows 10 s. Default: "8s".
     #[schemars(extend("default" = "8s"))]
@@ -52,7 +53,7 @@ pub enum LambdaRun {
 #[serde(rename_all = "lowercase")]
 #[schemars(inline)]
 pub enum LambdaInit {
-    /// It is tried again when something is read.
+    /// The function starts without, and it is tried further.
     #[default]
     Lazy,
     /// The function does not start.
