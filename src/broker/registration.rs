@@ -31,7 +31,10 @@ impl Broker {
     pub async fn register(&self, visitor: Visitor<'_>, request: Request) -> Result<(RunView, bool), Refusal> {
         // Who presents a handle acts as that run, and in its limits.
         let registrant = visitor.registrant.unwrap_or(Registrant::Holder);
-        let by = &visitor.run.map_or_else(|| self.runs.current(None), Arc::clone);
+        let by = &match visitor.run {
+            Some(run) => Arc::clone(run),
+            None => self.runs.current(None).await,
+        };
         let Asker { peer, door, .. } = visitor.asker;
         let result = self.runs.register(registrant, by, peer, door, request).await;
         match result {

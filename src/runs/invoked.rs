@@ -1,6 +1,6 @@
 //! Lambda's invocations: each a run of its own within the environment's, with a token of its own or the environment's.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,16 +15,43 @@ use crate::lease::view::View;
 use crate::run::lambda::{Invocation, Lambda};
 use crate::run::{Kind, Run};
 
+/// So many invocations are remembered whose end was told before their beginning.
+const EARLY_ENDS: usize = 16;
+
+/// What is ready to run takes so many turns until it has seen to what has arrived: a connection's task, who waits for the
+/// answer, its body.
+const TURNS: usize = 8;
+
 /// The invocations that are open.
 #[derive(Default)]
 pub(super) struct Invoked {
-    any: AtomicBool,
     open: Mutex<Vec<Arc<Active>>>,
+    /// Those whose end was told first: the two are told on different ways.
+    over: Mutex<VecDeque<Box<str>>>,
 }
 
 impl Invoked {
     fn open(&self) -> MutexGuard<'_, Vec<Arc<Active>>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn over(&self) -> MutexGuard<'_, VecDeque<Box<str>>> {
+        self.over.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the end of that invocation was told already; it is forgotten then.
+    fn is_over(&self, request: &str) -> bool {
+        let mut over = self.over();
+        let found = over.iter().position(|known| **known == *request);
+        found.and_then(|at| over.remove(at)).is_some()
+    }
+
+    fn ended_early(&self, request: &str) {
+        let mut over = self.over();
+        if over.len() == EARLY_ENDS {
+            over.pop_front();
+        }
+        over.push_back(request.into());
     }
 }
 
@@ -85,7 +112,9 @@ impl Runs {
             }
         }
         self.invoked.open().push(Arc::clone(&active));
-        self.invoked.any.store(true, Ordering::Release);
+        if self.invoked.is_over(&invocation.request) {
+            self.finish(&active, Cause::Ended);
+        }
         Ok(active)
     }
 
@@ -104,19 +133,27 @@ impl Runs {
         open.clone()
     }
 
-    /// The invocation is over, as Lambda says. What it registered ends with it.
+    /// The invocation is over, as Lambda says. What it registered ends with it. One that has yet to begin ends when it does.
     pub fn invoked(self: &Arc<Self>, request: &str) -> Option<Arc<Active>> {
-        let active = self.invocation(request)?;
+        let Some(active) = self.invocation(request) else {
+            self.invoked.ended_early(request);
+            return None;
+        };
         self.finish(&active, Cause::Ended);
         Some(active)
     }
 
     /// The run that a caller reads for who presents no handle: the invocation with that request id; where none is named
     /// the only one that is open; else the process's own.
-    #[must_use]
-    pub fn current(&self, named: Option<&[u8]>) -> Arc<Active> {
-        if !self.invoked.any.load(Ordering::Acquire) {
+    ///
+    /// What arrived before now is seen to first, which may be that another began: who is woken from a freeze finds the
+    /// event and the function's first read side by side.
+    pub async fn current(&self, named: Option<&[u8]>) -> Arc<Active> {
+        if self.common.lambda.is_none() {
             return Arc::clone(&self.own);
+        }
+        for _ in 0..TURNS {
+            tokio::task::yield_now().await;
         }
         let open = self.invocations();
         let current = match (named, &*open) {
