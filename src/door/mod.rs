@@ -25,6 +25,7 @@ use crate::supervise::Supervisor;
 mod guard;
 mod listen;
 mod local;
+mod named;
 mod response;
 mod runs;
 mod target;

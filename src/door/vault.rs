@@ -5,14 +5,12 @@ use std::sync::{Arc, PoisonError};
 use http::{HeaderName, Method, StatusCode, Uri};
 
 use super::guard::Who;
-use super::{Connection, Request, Response, response, target};
+use super::named::{self, INVOCATION};
+use super::{Connection, Request, Response, response, runs, target};
 use crate::broker::{Active, Denied, ReadRequest};
 use crate::lease::upstream::ReadKey;
 
 const MIN_TTL: HeaderName = HeaderName::from_static("x-tenure-min-ttl");
-
-/// The request id of the Lambda invocation that reads, where several are served at a time.
-const INVOCATION: HeaderName = HeaderName::from_static("x-tenure-invocation");
 
 /// Answers `/v1/…`.
 pub(super) async fn answer(connection: &Connection, who: &Who, request: &Request) -> Response {
@@ -26,10 +24,24 @@ pub(super) async fn answer(connection: &Connection, who: &Who, request: &Request
         ref method if method.as_str() == "LIST" => true,
         _ => return response::read_only(),
     };
-    let invocation = request.headers().get(INVOCATION).map(http::HeaderValue::as_bytes);
-    let run = match who {
-        Who::Run(run) => Arc::clone(run),
-        Who::Anybody | Who::Registrant => broker.runs().current(invocation).await,
+    let invocation = request.headers().get(INVOCATION);
+    let named = match named::execution(request.headers()) {
+        Ok(named) => named,
+        Err(why) => return runs::refused(connection, &why),
+    };
+    let names_none = named.is_none() && !matches!(who, Who::Run(_));
+    let run = match (named, who) {
+        (Some(named), _) => {
+            let visitor = runs::visitor(connection, who, invocation);
+            match Box::pin(broker.named(visitor, named)).await {
+                Ok(run) => run,
+                Err(refusal) => return runs::refusal_of(&refusal),
+            }
+        }
+        (None, Who::Run(run)) => Arc::clone(run),
+        (None, Who::Anybody | Who::Registrant) => {
+            broker.runs().current(invocation.map(http::HeaderValue::as_bytes)).await
+        }
     };
     let uri = request.uri();
     let path = uri.path().strip_prefix("/v1/").unwrap_or_default();
@@ -47,9 +59,9 @@ pub(super) async fn answer(connection: &Connection, who: &Who, request: &Request
     };
     let read = ReadRequest { key, min_left };
     let mut answer = broker.read(&connection.asker, &run, &read).await;
-    if let (Err(Denied::Over { .. }), Who::Anybody | Who::Registrant) = (&answer, who) {
+    if names_none && matches!(answer, Err(Denied::Over { .. })) {
         // Who named no run has no part in the end of one: another may have begun meanwhile.
-        let now = broker.runs().current(invocation).await;
+        let now = broker.runs().current(invocation.map(http::HeaderValue::as_bytes)).await;
         if !Arc::ptr_eq(&now, &run) {
             answer = broker.read(&connection.asker, &now, &read).await;
         }
