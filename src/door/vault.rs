@@ -7,7 +7,7 @@ use http::{HeaderName, Method, StatusCode, Uri};
 use super::guard::Who;
 use super::named::{self, INVOCATION};
 use super::{Connection, Request, Response, response, runs, target};
-use crate::broker::{Active, Denied, ReadRequest};
+use crate::broker::{Active, Cause, Denied, ReadRequest};
 use crate::lease::upstream::ReadKey;
 
 const MIN_TTL: HeaderName = HeaderName::from_static("x-tenure-min-ttl");
@@ -59,7 +59,7 @@ pub(super) async fn answer(connection: &Connection, who: &Who, request: &Request
     };
     let read = ReadRequest { key, min_left };
     let mut answer = broker.read(&connection.asker, &run, &read).await;
-    if names_none && matches!(answer, Err(Denied::Over { .. })) {
+    if names_none && matches!(answer, Err(Denied::Over { cause: Cause::Ended, .. })) {
         // Who named no run has no part in the end of one: another may have begun meanwhile.
         let now = broker.runs().current(invocation.map(http::HeaderValue::as_bytes)).await;
         if !Arc::ptr_eq(&now, &run) {
