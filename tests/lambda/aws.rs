@@ -146,7 +146,8 @@ impl Lambda {
         );
     }
 
-    fn in_millis(&self, time: Duration) -> u64 {
+    /// So long from now, as Lambda tells it.
+    pub(crate) fn in_millis(&self, time: Duration) -> u64 {
         u64::try_from((self.clock.now().wall() + time).as_millis()).expect("a time")
     }
 
