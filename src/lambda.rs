@@ -42,8 +42,12 @@ use telemetry::{Telemetry, Told};
 /// A process that was away for longer was frozen, and its connections may be gone.
 const FROZEN: Duration = Duration::from_secs(2);
 
-/// What a shutdown spares of its time, to be done before the process is killed.
+/// What is spared of the time that Lambda gives, to be done before it is up.
 const SPARE: Duration = Duration::from_millis(150);
+
+/// What is left to do when the function is done may take this long: the invocation lasts as long as that does. What is not
+/// done by then goes on when the process does.
+const AFTERWARDS: Duration = Duration::from_secs(2);
 
 /// How long an invocation may last where nobody says: the longest time-out of a function.
 const LONGEST_INVOCATION: Duration = Duration::from_secs(900);
@@ -323,24 +327,43 @@ impl Stage {
 
     /// Waits until the process may be frozen: nothing is under way, and nothing will be before the invocation is over.
     async fn until_it_may_freeze(&self, runs: &Arc<Runs>, active: &Arc<Active>, until: Until) {
-        let left = || until.left(self.clock.now());
-        if active.borrows() {
-            runs.refresh(until, left()).await;
-        }
-        let _ = tokio::time::timeout(left(), runs.quiet()).await;
-        let own = !active.borrows();
-        if self.hears && (own || runs.is_due_before(until)) {
-            loop {
-                if active.over(|| self.clock.now()).is_some() {
-                    break;
-                }
-                let _ = tokio::time::timeout(left(), self.over.notified()).await;
+        let left = || until.left(self.clock.now()).saturating_sub(SPARE);
+        let refreshed = async {
+            if active.borrows() {
+                runs.refresh(until, left()).await;
             }
-            let _ = tokio::time::timeout(left().max(FROZEN), runs.quiet()).await;
+            runs.quiet().await;
+        };
+        if !self.hears {
+            // Perhaps nobody but we keeps the invocation from its end.
+            let _ = tokio::time::timeout(left().min(AFTERWARDS), refreshed).await;
+            return;
         }
-        if own && active.over(|| self.clock.now()).is_some() {
-            runs.gone(active, left().max(FROZEN)).await;
+        let quiet = tokio::select! {
+            () = refreshed => true,
+            () = self.ended(active, left()) => false,
+        };
+        // What the function registers, or reads with a token of its own, ends with the invocation: there is work then.
+        if quiet && (!active.borrows() || runs.registers() || runs.is_due_before(until)) {
+            self.ended(active, left()).await;
+        } else if quiet {
+            return;
         }
+        let tidied = async {
+            runs.tidied().await;
+            runs.quiet().await;
+        };
+        let _ = tokio::time::timeout(left().min(AFTERWARDS), tidied).await;
+    }
+
+    /// Waits until the invocation is over; at the latest for `patience`.
+    async fn ended(&self, active: &Active, patience: Duration) {
+        let over = async {
+            while active.over(|| self.clock.now()).is_none() {
+                self.over.notified().await;
+            }
+        };
+        let _ = tokio::time::timeout(patience, over).await;
     }
 
     async fn shut_down(&mut self, reason: &str, deadline: Duration) {

@@ -1,6 +1,7 @@
 //! Lambda's invocations: each a run of its own within the environment's, with a token of its own or the environment's.
 
 use std::collections::VecDeque;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -204,13 +205,23 @@ impl Runs {
         Ok(())
     }
 
-    /// Waits until the token of a run that is over is gone: revoked and seen to be, or ended by itself; at the latest for
-    /// `patience`. Returns whether it is. One that reads with another's token leaves none.
-    pub async fn gone(&self, active: &Active, patience: Duration) -> bool {
-        match active.work().filter(|_| !active.borrows()).and_then(|work| work.token.as_ref()) {
-            Some((_, token)) => token.end(patience).await,
-            None => true,
+    /// Waits until nothing is left of runs that are over: their tokens are revoked and seen to be, or ended by themselves.
+    pub async fn tidied(&self) {
+        loop {
+            let mut retired = pin!(self.retired.notified());
+            retired.as_mut().enable();
+            let now = self.common.clock.now();
+            if self.all().iter().all(|active| active.over(|| now).is_none()) {
+                return;
+            }
+            retired.await;
         }
+    }
+
+    /// Whether runs may be registered here.
+    #[must_use]
+    pub fn registers(&self) -> bool {
+        !self.common.rules.is_empty()
     }
 
     /// Whether a token or a lease is to be renewed, replaced or tried again before then.

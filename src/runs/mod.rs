@@ -150,6 +150,8 @@ pub struct Runs {
     budget: Mutex<Budget>,
     pool: Arc<Pool>,
     invoked: Invoked,
+    /// Nothing is left of a run that is over.
+    retired: Notify,
     common: Common,
 }
 
@@ -236,6 +238,7 @@ impl Runs {
             budget,
             pool: Arc::new(Pool::new(setup.limits)),
             invoked: Invoked::default(),
+            retired: Notify::new(),
             common,
         });
         let own = Arc::clone(&runs.own);

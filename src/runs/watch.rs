@@ -158,6 +158,7 @@ impl Runs {
         let now = self.common.clock.now();
         active.step(Event::Closed, now);
         self.registry().retire(active, cause, now);
+        self.retired.notify_waiters();
     }
 
     /// An execution is over, and with it all its runs, and what it started.
