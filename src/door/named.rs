@@ -42,6 +42,11 @@ pub(super) fn execution(headers: &HeaderMap) -> Result<Option<Request>, String> 
     Ok(Some(Request { facts, ..Request::default() }))
 }
 
+/// Whether a request names its execution.
+pub(super) fn is_there(headers: &HeaderMap) -> bool {
+    headers.contains_key(EXECUTION)
+}
+
 fn word<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, String> {
     let mut values = headers.get_all(name).iter();
     let Some(value) = values.next() else { return Ok(None) };
