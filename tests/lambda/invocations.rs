@@ -49,6 +49,17 @@ async fn invocations_share_a_token_and_have_lines_of_their_own() {
     sandbox.finish().await;
 }
 
+/// What the function reads before its first invocation, while it starts, is the environment's.
+#[tokio::test]
+async fn what_is_read_before_the_first_invocation_is_the_environments() {
+    let sandbox = Sandbox::ready(Plan::default()).await;
+    let user = sandbox.user(ORDERS).await;
+    let line = sandbox.line("read", 1).await;
+    assert_eq!((&line["run"]["kind"], &line["run"]["invocation"]), (&json!("environment"), &Value::Null));
+    assert_eq!(sandbox.invoke(async |_| sandbox.user(ORDERS).await).await, user);
+    sandbox.finish().await;
+}
+
 /// Where a lease would have to be renewed before the invocation's deadline, the process says that it may be frozen only
 /// when the function is done.
 #[tokio::test]
@@ -273,7 +284,8 @@ async fn a_read_that_names_its_execution_is_a_run_in_the_invocation() {
 /// Several invocations at a time, of which telemetry alone tells; a read says whose it is.
 #[tokio::test]
 async fn a_managed_instance_serves_several_at_a_time() {
-    let plan = Plan { start: "lambda-managed-instances", ..Plan::default() };
+    let config = "token_role = \"run\"\n[[run.rule]]\nmatch = { state_machine = \"orders\" }\n";
+    let plan = Plan { start: "lambda-managed-instances", config, ..Plan::default() };
     let sandbox = Sandbox::ready(plan).await;
     let registered = format!("{:?}", sandbox.lambda.log()[0].1);
     assert!(registered.contains("[\"SHUTDOWN\"]"), "{registered}");
@@ -293,9 +305,16 @@ async fn a_managed_instance_serves_several_at_a_time() {
         assert_eq!((&run["invocation"], &run["trace"]), (&json!(request), &json!(trace(request))));
     }
     assert_eq!(read(None).await["invocation"], Value::Null, "whose it is cannot be known");
+    // What is registered for an invocation lies in it, and ends with it.
+    let said = json!({"execution_arn": EXECUTION, "state": "Charge", "attempt": 0});
+    let headers = [("x-tenure-invocation", requests[2].as_str())];
+    assert_eq!(sandbox.ask("POST", "/tenure/runs", &headers, Some(said)).await.status, 201);
+    let (run, all) = (sandbox.line("run.register", 4).await, sandbox.lines("run.register"));
+    let invocation = all.iter().find(|line| line["run"]["invocation"] == requests[2]).expect("a line");
+    assert_eq!(run["run"]["parent"], invocation["run"]["id"]);
     sandbox.lambda.done(&requests[0], "success");
     sandbox.lambda.done(&requests[2], "failure");
-    sandbox.until("two are over", SOON, |it| it.lines("run.end").len() == 2).await;
+    sandbox.until("three are over", SOON, |it| it.lines("run.end").len() == 3).await;
     assert_eq!(read(None).await["invocation"], json!(requests[1]), "the only one that is open");
     assert_eq!(sandbox.lambda.asked().len(), 1, "nothing but the end is waited for");
     sandbox.finish().await;
