@@ -6,9 +6,10 @@
 //! ```
 //!
 //! To ask for the next event is to say that the process may be frozen, for seconds or for days. So it is asked for only
-//! when no call to upstream is under way. Where a token or a lease would have to be renewed before the invocation's
-//! deadline, the question waits until the invocation is over, which telemetry tells; otherwise it is asked as soon as
-//! everything is refreshed, and costs the function nothing. Whatever was frozen all the same is asked for again.
+//! when no call to upstream is under way. Where something will have to be done before or when the invocation ends (a token
+//! or a lease to renew, a run of its own or one that the function registers to revoke), the question waits until that is
+//! done, which telemetry tells; otherwise it is asked as soon as everything is refreshed, and costs the function nothing.
+//! What hangs then keeps the environment for a moment and no longer; it is asked for again after the freeze.
 //!
 //! No timer is trusted across a freeze: what is held is judged by the wall clock before it is served, as everywhere
 //! ([`crate::clock`]), and what would not live until the invocation's deadline is renewed or replaced as it begins.
@@ -318,8 +319,11 @@ impl Stage {
         let active = runs.invoke(invocation, Some(until), self.own_keys());
         let active = active.map_err(|error| Fatal::exit("Extension.RunFailed", causes(&error)))?;
         if first {
-            // What the function reads meanwhile is the invocation's already.
-            self.ready(now).await.map_err(late)?;
+            // What the function reads meanwhile is the invocation's already. Who does not wait for it, wants nothing.
+            tokio::select! {
+                ready = self.ready(now) => ready.map_err(late)?,
+                () = self.ended(&active, until.left(now)) => {}
+            }
         }
         self.until_it_may_freeze(&runs, &active, until).await;
         Ok(())

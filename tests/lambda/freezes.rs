@@ -72,9 +72,19 @@ async fn nothing_dead_is_served_whenever_it_is_frozen() {
 /// Frozen in the middle of a login: it is made again, and nobody waits for the time-out of the old one.
 #[tokio::test]
 async fn a_login_that_a_freeze_interrupts_is_made_again() {
+    interrupted_login(Fault::Hang).await;
+}
+
+/// The other end of a connection is gone when the process goes on: that says nothing of upstream.
+#[tokio::test]
+async fn a_login_whose_connection_a_freeze_cost_is_made_again() {
+    interrupted_login(Fault::Close(secs(1))).await;
+}
+
+async fn interrupted_login(fault: Fault) {
     let config = "token_role = \"run\"\n[lambda]\ninit_timeout = \"300ms\"\n";
     let sandbox = Sandbox::start_with(Plan { config, ..Plan::default() }, |vault, _| {
-        vault.fail("POST auth/approle", Fault::Hang, 1);
+        vault.fail("POST auth/approle", fault, 1);
     })
     .await;
     sandbox.until_waiting().await;
@@ -115,6 +125,13 @@ async fn interrupted_mint(config: &'static str, fault: Fault) -> Sandbox {
 #[tokio::test]
 async fn a_mint_that_a_freeze_interrupts_is_made_again() {
     let sandbox = interrupted_mint("token_role = \"run\"\n", Fault::Hang).await;
+    assert_eq!(sandbox.vault.count("GET database"), 2);
+    sandbox.finish().await;
+}
+
+#[tokio::test]
+async fn a_mint_whose_connection_a_freeze_cost_is_made_again() {
+    let sandbox = interrupted_mint("token_role = \"run\"\n", Fault::Close(secs(1))).await;
     assert_eq!(sandbox.vault.count("GET database"), 2);
     sandbox.finish().await;
 }

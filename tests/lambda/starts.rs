@@ -225,6 +225,21 @@ async fn a_function_that_is_done_before_the_broker_has_begun_is_not_waited_for()
     sandbox.finish().await;
 }
 
+/// Nor is a login that hangs waited for, when the function is done without it.
+#[tokio::test]
+async fn a_restored_function_that_needs_nothing_is_not_kept_by_a_login_that_hangs() {
+    let sandbox = Sandbox::ready(Plan { start: "snap-start", ..Plan::default() }).await;
+    sandbox.vault.fail("", Fault::Hang, 100);
+    sandbox.invoke(async |_| ()).await;
+    let asked = sandbox.lambda.asked();
+    let took = asked[1] - sandbox.vault.log()[0].at;
+    assert!(took < secs(5), "{took:?}");
+    sandbox.vault.mend();
+    sandbox.frozen(secs(3)).await;
+    sandbox.invoke(async |_| sandbox.user(ORDERS).await).await;
+    sandbox.finish().await;
+}
+
 #[tokio::test]
 async fn an_environment_that_is_never_used_ends_clean() {
     for start in ["on-demand", "snap-start"] {

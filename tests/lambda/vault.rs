@@ -3,7 +3,6 @@
 //! Time is the machine's: the processes that are frozen are real.
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -25,6 +24,8 @@ pub(crate) enum Fault {
     Hang,
     /// Does it, and says so only after this time.
     Late(Duration),
+    /// Closes the connection after this time, without an answer.
+    Close(Duration),
     /// Answers with this status.
     Status(u16),
 }
@@ -306,7 +307,7 @@ impl State {
 async fn answer(
     state: Arc<Mutex<State>>,
     request: Request<Incoming>,
-) -> Result<Response<Full<Bytes>>, Infallible> {
+) -> std::io::Result<Response<Full<Bytes>>> {
     let path = request.uri().path().trim_start_matches("/v1/").to_owned();
     let line = format!("{} {path}", request.method());
     let token = request.headers().get("x-vault-token").and_then(|token| token.to_str().ok());
@@ -322,6 +323,10 @@ async fn answer(
     };
     let (status, said) = match fault {
         Some(Fault::Hang) => std::future::pending().await,
+        Some(Fault::Close(after)) => {
+            tokio::time::sleep(after).await;
+            return Err(std::io::ErrorKind::ConnectionReset.into());
+        }
         Some(Fault::Status(status)) => (status, json!({ "errors": ["told to fail"] })),
         Some(Fault::Late(by)) => {
             let done = lock().perform(&line, &token, &body);
