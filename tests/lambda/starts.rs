@@ -52,6 +52,7 @@ async fn without_configuration_the_doors_are_where_functions_expect_them() {
         return;
     }
     std::fs::remove_dir(folder).expect("it is empty");
+    let _ours = Removed(folder);
     let dir = tempfile::tempdir().expect("a folder");
     let file = dir.path().join("tenure.toml");
     let secret_id = dir.path().join("secret-id");
@@ -77,7 +78,15 @@ async fn without_configuration_the_doors_are_where_functions_expect_them() {
     sandbox.line("read", 2).await;
     assert_eq!(sandbox.lines("read").len(), 2, "the audit lines go where the function's log goes");
     sandbox.finish().await;
-    std::fs::remove_dir_all(folder).expect("ours");
+}
+
+/// A folder that is not to be left behind.
+struct Removed(&'static std::path::Path);
+
+impl Drop for Removed {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(self.0);
+    }
 }
 
 #[tokio::test]

@@ -32,8 +32,8 @@ const TIME_OUT: Duration = Duration::from_millis(3900);
 /// Longer than a lease of 4 s, a login of 6 s and a run token of 5 s live.
 const LONG: Duration = Duration::from_millis(6500);
 
-const ENVIRONMENTS: usize = 4;
-const INVOCATIONS: usize = 50;
+const ENVIRONMENTS: usize = 5;
+const INVOCATIONS: usize = 40;
 
 /// Leases of a few seconds, a login of a few seconds, a run token of a few seconds; the machine stands still for a moment
 /// most often, now and then for longer than any of them. Every second invocation is for an execution of its own.
@@ -131,7 +131,7 @@ async fn environment(server: &Server, number: usize, language: Language) -> Vec<
     users
 }
 
-/// How long the environment stands still after an invocation: four times in fifty for longer than anything lives.
+/// How long the environment stands still after an invocation: three times in forty for longer than anything lives.
 fn pause(number: usize, invocation: usize) -> Duration {
     let scattered = ((number * INVOCATIONS + invocation) as u64).wrapping_mul(2_654_435_761) >> 7;
     match invocation % 12 {
