@@ -22,6 +22,7 @@ use crate::lease::upstream::{Login, ReadKey, Source};
 use crate::metrics::Metrics;
 use crate::policy::rules::Rules;
 use crate::policy::{Admission, Allow};
+use crate::run::lambda::Lambda;
 use crate::run::request::Request;
 use crate::run::subject::Issuers;
 use crate::run::workflow::{EcsTask, Workflow};
@@ -149,6 +150,8 @@ pub struct Process {
     pub id: Arc<str>,
     /// What the environment says of it.
     pub env: RunEnv,
+    /// The Lambda environment that it serves.
+    pub lambda: Option<Lambda>,
 }
 
 /// The run that the process itself is, under a new id.
@@ -156,11 +159,44 @@ pub struct Process {
 /// # Errors
 /// When the system has no randomness to give.
 pub fn process_run(env: RunEnv) -> Result<Process, AppError> {
-    Ok(Process { id: Run::new_id().map_err(no_randomness)?, env })
+    Ok(Process { id: Run::new_id().map_err(no_randomness)?, env, lambda: None })
 }
 
 fn no_randomness(source: getrandom::Error) -> AppError {
     AppError::System { what: "the system has no randomness to give", source: std::io::Error::other(source) }
+}
+
+/// What callers connect to. Nothing of it is a secret: they may wait there for a broker that has yet to begin.
+#[derive(Debug)]
+pub struct Listeners {
+    unix: Option<UnixDoor>,
+    tcp: Option<TcpListener>,
+}
+
+impl Listeners {
+    /// Binds what is configured.
+    ///
+    /// # Errors
+    /// What stands in the way.
+    pub async fn bind(listen: &config::Listen) -> Result<Self, AppError> {
+        let unix = listen.unix.as_ref().map(|unix| {
+            UnixDoor::bind(&UnixOptions {
+                path: unix.path.clone(),
+                mode: unix.mode,
+                owner: unix.owner,
+                group: unix.group,
+            })
+        });
+        let unix = unix.transpose()?;
+        let tcp = match &listen.tcp {
+            Some(tcp) => Some(TcpListener::bind(tcp.address).await.map_err(|source| ListenError::Io {
+                what: format!("binding listen.tcp.address {}", tcp.address),
+                source,
+            })?),
+            None => None,
+        };
+        Ok(Self { unix, tcp })
+    }
 }
 
 /// A broker that serves.
@@ -186,7 +222,23 @@ impl App {
         upstream: Upstream,
         clock: Clock,
     ) -> Result<Self, AppError> {
-        let Process { id, env: run } = run;
+        let listeners = Listeners::bind(&config.listen).await?;
+        Self::start_on(listeners, config, run, upstream, clock).await
+    }
+
+    /// [`start`](Self::start), on listeners that are bound already: who connected to them meanwhile is served now.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub async fn start_on(
+        listeners: Listeners,
+        config: &Config,
+        run: Process,
+        upstream: Upstream,
+        clock: Clock,
+    ) -> Result<Self, AppError> {
+        let Process { id, env: run, lambda } = run;
+        let frozen = lambda.is_some();
         let boot = Boot::new().map_err(no_randomness)?;
         let request = Request {
             facts: run.facts,
@@ -205,22 +257,7 @@ impl App {
         };
         let token =
             config.listen.tcp.as_ref().map(|tcp| LocalToken::from_file(&tcp.token_file)).transpose()?;
-        let unix = config.listen.unix.as_ref().map(|unix| {
-            UnixDoor::bind(&UnixOptions {
-                path: unix.path.clone(),
-                mode: unix.mode,
-                owner: unix.owner,
-                group: unix.group,
-            })
-        });
-        let unix = unix.transpose()?;
-        let tcp = match &config.listen.tcp {
-            Some(tcp) => Some(TcpListener::bind(tcp.address).await.map_err(|source| ListenError::Io {
-                what: format!("binding listen.tcp.address {}", tcp.address),
-                source,
-            })?),
-            None => None,
-        };
+        let Listeners { unix, tcp } = listeners;
         let address = tcp.as_ref().and_then(|listener| listener.local_addr().ok());
         audit.note(&Entry::done(Event::Boot).detail(concat!("tenure ", env!("CARGO_PKG_VERSION"))));
         let supervisor = Supervisor::default();
@@ -239,6 +276,7 @@ impl App {
                 id,
                 request,
                 task: ecs_task(run.ecs_metadata.as_deref()).await,
+                lambda,
                 token_role: config.run.token_role.clone(),
                 token_ttl: config.run.ttl,
                 verification: config.run.verification,
@@ -286,7 +324,7 @@ impl App {
         if let Some(listener) = tcp {
             supervisor.spawn("tcp door", Arc::clone(&doors).serve_tcp(listener));
         }
-        supervisor.spawn("heartbeat", heartbeat(Arc::clone(&broker), clock));
+        supervisor.spawn("heartbeat", heartbeat(Arc::clone(&broker), clock, frozen));
         Ok(Self {
             broker,
             doors,
@@ -360,8 +398,9 @@ fn allowed(config: &Config) -> Vec<Allow> {
     }
 }
 
-/// Compares the clocks: a machine that was frozen, or whose clock was set, has everything judged anew.
-async fn heartbeat(broker: Arc<Broker>, clock: Clock) {
+/// Compares the clocks: a machine that was frozen, or whose clock was set, has everything judged anew. `frozen`: it is
+/// frozen all the time, which is nothing to speak of.
+async fn heartbeat(broker: Arc<Broker>, clock: Clock, frozen: bool) {
     let mut beats = 0u32;
     loop {
         let before = clock.now();
@@ -372,7 +411,10 @@ async fn heartbeat(broker: Arc<Broker>, clock: Clock) {
         let back = before.wall().saturating_sub(after.wall());
         let apart = wall.abs_diff(mono).max(back).max(mono.saturating_sub(HEARTBEAT));
         if apart > JUMP {
-            broker.runs().clock_jumped(apart);
+            match frozen {
+                true => broker.runs().thawed(),
+                false => broker.runs().clock_jumped(apart),
+            }
         }
         broker.runs().look_at_login();
         beats = beats.wrapping_add(1);

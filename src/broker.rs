@@ -279,7 +279,11 @@ impl Broker {
             let entry = work.leases.entry(&request.key, false).map_err(Denied::Full)?;
             let taken = match entry.keeper.peek(request.min_left, now) {
                 Some(taken) => Ok(taken),
-                None => entry.keeper.get(request.min_left, self.patience).await,
+                None => {
+                    // Nothing that comes after the run's end is of use to it.
+                    let left = run.deadline().map_or(self.patience, |deadline| deadline.left(now));
+                    entry.keeper.get(request.min_left, self.patience.min(left)).await
+                }
             };
             match taken {
                 Ok(taken) => break (entry, taken),

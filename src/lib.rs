@@ -49,6 +49,7 @@
 //! | [`config`] | file, environment and flags, checked as a whole |
 //! | [`app`] | the composition: the only module that names adapters |
 //! | [`demo`], [`dev`] | the broker on a small Vault in memory: to look at, and to develop against |
+//! | [`lambda`] | the broker as a Lambda extension, in the life cycle of a function |
 //! | [`cli`] | the commands |
 //! | `fuzz` | what is fuzzed: for tests and the fuzzer alone, and may use all of the others |
 //!
@@ -79,6 +80,7 @@ pub mod fuzz;
 mod https;
 pub mod identity;
 pub mod init;
+pub mod lambda;
 pub mod lease;
 pub mod metrics;
 pub mod policy;

@@ -62,7 +62,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     ("dev", &["app", "audit", "config", "demo", "init", "lease", "source"]),
-    ("cli", &["app", "audit", "config", "demo", "dev", "init", "run"]),
+    ("lambda", &["app", "config", "lease", "run", "runs", "supervise"]),
+    ("cli", &["lambda", "app", "audit", "config", "demo", "dev", "init", "run"]),
     ("main", &["cli"]),
     // Compiled for tests and the fuzzer alone.
     ("fuzz", &[]),

@@ -21,6 +21,10 @@ mod readers;
 #[path = "stack/workflow.rs"]
 mod workflow;
 
+#[path = "lambda/aws.rs"]
+#[allow(dead_code, reason = "it is another suite's; this one tries less")]
+mod aws;
+
 #[path = "stack/answers.rs"]
 mod answers;
 #[path = "stack/clients.rs"]
@@ -35,6 +39,8 @@ mod doors;
 mod ends;
 #[path = "stack/faults.rs"]
 mod faults;
+#[path = "stack/lambda.rs"]
+mod lambda;
 #[path = "stack/leases.rs"]
 mod leases;
 #[path = "stack/login.rs"]

@@ -143,7 +143,7 @@ impl Login for Chosen {
 }
 
 /// The roles that are assumed before the login, their sessions named after the run.
-fn assumed(roles: &[config::Assume], Process { id, env }: &Process) -> Vec<Assume> {
+fn assumed(roles: &[config::Assume], Process { id, env, .. }: &Process) -> Vec<Assume> {
     let facts = &env.facts;
     let commit = facts.tags.get("git_commit").or_else(|| facts.tags.get("commit"));
     let session = Session::of(&Work {

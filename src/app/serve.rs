@@ -144,6 +144,12 @@ impl App {
         self.end(std::future::pending()).await == Ended::Revoked
     }
 
+    /// [`stop`](Self::stop), in no more time than that.
+    pub async fn stop_within(mut self, grace: Duration) -> bool {
+        self.grace = self.grace.min(grace);
+        self.stop().await
+    }
+
     /// [Stops](Self::stop), unless `hurry` comes first: then it is over at once.
     pub async fn end(self, hurry: impl Future<Output = Signal>) -> Ended {
         // Whoever asks from now on is to go elsewhere; who has asked gets an answer.

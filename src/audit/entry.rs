@@ -201,7 +201,8 @@ pub struct Subject {
 pub struct Run {
     /// Its id.
     pub id: String,
-    /// What it is: `process`, `task` (of ECS), `state` (of a Step Functions execution), `api` (what else was registered).
+    /// What it is: `process`, `task` (of ECS), `environment` and `invocation` (of Lambda), `state` (of a Step Functions
+    /// execution), `api` (what else was registered).
     pub kind: String,
     /// The execution it belongs to.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -224,6 +225,21 @@ pub struct Run {
     /// The ECS task that it runs in.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub task_arn: Option<String>,
+    /// The Lambda function: its name, or the ARN that was invoked.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub function: Option<String>,
+    /// The function's version.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub function_version: Option<String>,
+    /// The log stream of the execution environment.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub log_stream: Option<String>,
+    /// The request id of the invocation.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub invocation: Option<String>,
+    /// The X-Ray trace header of the invocation.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub trace: Option<String>,
     /// On whose behalf it acts.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub subject: Option<Subject>,
@@ -236,6 +252,10 @@ impl Run {
     /// What lines say of a run.
     #[must_use]
     pub fn of(run: &run::Run) -> Self {
+        let lambda = |wanted| {
+            let mut facts = run.lambda.iter().flat_map(|lambda| lambda.facts());
+            facts.find(|(name, _)| *name == wanted).map(|(_, value)| value.to_owned())
+        };
         Self {
             id: run.id.to_string(),
             kind: run.kind.word().to_owned(),
@@ -246,6 +266,11 @@ impl Run {
             parents: run.parents.iter().map(ToString::to_string).collect(),
             parent: run.parent.as_deref().map(str::to_owned),
             task_arn: run.task.as_ref().map(|task| task.arn.clone()),
+            function: lambda("function"),
+            function_version: lambda("function_version"),
+            log_stream: lambda("log_stream"),
+            invocation: lambda("invocation"),
+            trace: lambda("trace"),
             subject: run.subject.as_deref().map(|subject| Subject {
                 id: subject.id.clone(),
                 kind: subject.kind.word().to_owned(),

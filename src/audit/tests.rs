@@ -91,6 +91,11 @@ async fn a_full_line_is_of_the_documented_schema() {
         standing: Some("verified".into()),
         parents: vec!["arn:aws:states:eu-west-1:1:execution:m:root".into()],
         task_arn: Some("arn:aws:ecs:eu-west-1:1:task/c/t".into()),
+        function: Some("arn:aws:lambda:eu-west-1:1:function:orders:live".into()),
+        function_version: Some("7".into()),
+        log_stream: Some("2026/01/01/[7]abc".into()),
+        invocation: Some("8476a536".into()),
+        trace: Some("Root=1-5759e988-bd862e3fe1be46a994272793;Sampled=1".into()),
         tags: [("commit".into(), "abc".into())].into(),
     };
     let stamp = RunStamp::new(&run).unwrap();

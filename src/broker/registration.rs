@@ -10,7 +10,7 @@ use crate::causes::causes;
 use crate::clock::Until;
 use crate::run::arn::ExecutionArn;
 use crate::run::request::Request;
-use crate::runs::{Active, Cause, Found, Refusal, Registrant};
+use crate::runs::{Active, Cause, Found, Refusal, Registered, Registrant};
 
 /// Who asks about runs.
 #[derive(Clone, Copy, Debug)]
@@ -21,6 +21,8 @@ pub struct Visitor<'a> {
     pub registrant: Option<Registrant>,
     /// The run whose handle it presents.
     pub run: Option<&'a Arc<Active>>,
+    /// The request id of the Lambda invocation that it acts for, where it says so.
+    pub invocation: Option<&'a [u8]>,
 }
 
 impl Broker {
@@ -29,37 +31,46 @@ impl Broker {
     /// # Errors
     /// [`Refusal`], which is on record.
     pub async fn register(&self, visitor: Visitor<'_>, request: Request) -> Result<(RunView, bool), Refusal> {
+        let registered = self.registered(visitor, request).await?;
+        if !registered.new {
+            // Its handle is disclosed once more.
+            let entry = Entry::granted(Event::RunRegister).run(&registered.active.stamp);
+            let entry =
+                entry.caller(&visitor.asker.peer).door(visitor.asker.door).detail("registered already");
+            let recorded = self.audit.record(&entry).await;
+            let _receipt = recorded.map_err(|error| Refusal::Unaudited(causes(&error)))?;
+        }
+        let handle = registered.active.handle().map(|handle| handle.expose().to_owned());
+        Ok((RunView { handle, ..RunView::of(&registered.active) }, registered.new))
+    }
+
+    /// The run that a request names by what it is, rather than by its handle: registered, if it is not yet. Its handle is
+    /// nobody's to know.
+    ///
+    /// # Errors
+    /// As [`Self::register`].
+    pub async fn named(&self, visitor: Visitor<'_>, request: Request) -> Result<Arc<Active>, Refusal> {
+        self.registered(visitor, request).await.map(|registered| registered.active)
+    }
+
+    async fn registered(&self, visitor: Visitor<'_>, request: Request) -> Result<Registered, Refusal> {
         // Who presents a handle acts as that run, and in its limits.
-        let (registrant, by) = match (visitor.registrant, visitor.run) {
-            (registrant, Some(run)) => (registrant.unwrap_or(Registrant::Holder), run),
-            (Some(registrant), None) => (registrant, self.runs.own()),
-            (None, None) => (Registrant::Holder, self.runs.own()),
+        let registrant = visitor.registrant.unwrap_or(Registrant::Holder);
+        let by = &match visitor.run {
+            Some(run) => Arc::clone(run),
+            None => self.runs.current(visitor.invocation).await,
         };
         let Asker { peer, door, .. } = visitor.asker;
         let result = self.runs.register(registrant, by, peer, door, request).await;
-        match result {
-            Ok(registered) => {
-                if !registered.new {
-                    // Its handle is disclosed once more.
-                    let entry = Entry::granted(Event::RunRegister).run(&registered.active.stamp);
-                    let entry = entry.caller(peer).door(door).detail("registered already");
-                    let recorded = self.audit.record(&entry).await;
-                    let _receipt = recorded.map_err(|error| Refusal::Unaudited(causes(&error)))?;
-                }
-                let handle = registered.active.handle().map(|handle| handle.expose().to_owned());
-                Ok((RunView { handle, ..RunView::of(&registered.active) }, registered.new))
-            }
-            Err(refusal) => {
-                self.metrics.denied.inc();
-                let (policy, why) = match &refusal {
-                    Refusal::Denied { policy, .. } => (policy.as_str(), refusal.to_string()),
-                    _ => ("run", refusal.to_string()),
-                };
-                let entry = Entry::denied(Event::RunRegister, &why).run(&by.stamp).policy(policy);
-                self.audit.note(&entry.caller(peer).door(door));
-                Err(refusal)
-            }
-        }
+        result.inspect_err(|refusal| {
+            self.metrics.denied.inc();
+            let (policy, why) = match refusal {
+                Refusal::Denied { policy, .. } => (policy.as_str(), refusal.to_string()),
+                _ => ("run", refusal.to_string()),
+            };
+            let entry = Entry::denied(Event::RunRegister, &why).run(&by.stamp).policy(policy);
+            self.audit.note(&entry.caller(peer).door(door));
+        })
     }
 
     /// Lets a run go on until `to`, as far as its rule and its registrant's deadline allow.

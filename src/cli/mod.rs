@@ -11,6 +11,7 @@ mod demo;
 mod dev;
 mod doctor;
 mod get;
+mod lambda;
 mod logging;
 mod man;
 mod probe;
@@ -31,6 +32,7 @@ use clap::{Parser, Subcommand};
 use crate::clock::Clock;
 use crate::config::Environment;
 use crate::init;
+use crate::lambda::AwsEnv;
 use screen::Screen;
 
 /// Runs the command that the process was started with.
@@ -39,11 +41,13 @@ pub fn main() -> ExitCode {
     if let Err(error) = init::begin() {
         eprintln!("warning: signals may go unheeded, and orphans unwaited for: {error}");
     }
-    let cli = Cli::parse();
     let environment = Environment::from_os(std::env::vars_os());
+    // Lambda starts extensions without arguments.
+    let by_lambda = std::env::args_os().len() <= 1 && AwsEnv::read(&environment).is_some();
+    let command = if by_lambda { Command::Lambda(lambda::LambdaArgs {}) } else { Cli::parse().command };
     let screen = Screen::new(&environment, std::io::stdout().is_terminal(), std::io::stderr().is_terminal());
     let session = Session { environment, screen, clock: Clock::system() };
-    ExitCode::from(run(cli.command, &session).print())
+    ExitCode::from(run(command, &session).print())
 }
 
 #[derive(Debug, Parser)]
@@ -113,6 +117,7 @@ enum Command {
     Doctor(doctor::DoctorArgs),
     Demo(demo::DemoArgs),
     Dev(dev::DevArgs),
+    Lambda(lambda::LambdaArgs),
     Health(probe::HealthArgs),
     Ready(probe::ReadyArgs),
     Wait(wait::WaitArgs),
@@ -132,6 +137,7 @@ fn run(command: Command, session: &Session) -> Output {
         Command::Doctor(args) => block_on(doctor::doctor(&args, session)),
         Command::Demo(args) => block_on(demo::demo(&args, session)),
         Command::Dev(args) => block_on(dev::dev(&args, session)),
+        Command::Lambda(lambda::LambdaArgs {}) => lambda::lambda(session),
         Command::Health(args) => block_on(probe::health(&args, session)),
         Command::Ready(args) => block_on(probe::ready(&args, session)),
         Command::Wait(args) => wait::wait(&args, session),

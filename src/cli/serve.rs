@@ -80,6 +80,7 @@ impl ServeArgs {
             audit_file: self.audit_file.clone(),
             log: self.log.clone(),
             log_format: self.log_format.clone(),
+            lambda: false,
         }
     }
 }
@@ -144,7 +145,7 @@ pub(super) fn harden() {
 
 /// As many open files as the hard limit allows: each connection is one. Here alone, as a command that we start would inherit
 /// it, and who waits with `select` cannot have it.
-fn open_files() {
+pub(super) fn open_files() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
@@ -154,7 +155,7 @@ fn open_files() {
 
 /// A file that may not grow any further (`ulimit -f`) is dealt with as a full disk is, by the error of the write: its
 /// signal must not kill us. Once tokio has handled a signal it goes on doing so.
-fn outlive_limits() {
+pub(super) fn outlive_limits() {
     use tokio::signal::unix::{SignalKind, signal};
     if let Err(error) = signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw())) {
         tracing::warn!(%error, "the signal of a file that may not grow could not be handled");

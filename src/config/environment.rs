@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 
 use super::document::Document;
+use super::lambda;
 use super::nearest::nearest;
 use super::problem::{Origin, Problem};
 use super::raw::VARIABLES;
@@ -124,6 +125,8 @@ pub struct Overrides {
     pub log: Option<String>,
     /// `--log-format`
     pub log_format: Option<String>,
+    /// It is for a Lambda function: doors and audit log are where such a one expects them, unless something else is said.
+    pub lambda: bool,
 }
 
 impl Overrides {
@@ -143,6 +146,9 @@ impl Overrides {
             if let Some(value) = value {
                 document.set(key, value, Origin::Flag(flag.to_owned()));
             }
+        }
+        if self.lambda {
+            lambda::defaults(document);
         }
     }
 }

@@ -9,6 +9,7 @@ mod document;
 mod environment;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
+mod lambda;
 mod load;
 mod login;
 mod nearest;
@@ -33,6 +34,7 @@ use crate::policy::rules::{Rule, Verification};
 
 pub use context::RunEnv;
 pub use environment::{Environment, Overrides};
+pub use lambda::{FOLDER as LAMBDA_FOLDER, Lambda, LambdaInit, LambdaRun};
 pub use load::{Loaded, load, parse};
 pub use login::{AppRoleLogin, AutoLogin, CertLogin, JwtLogin, Login, Method, RoleId, TokenLogin};
 pub use path::{PathError, SecretPath};
@@ -66,6 +68,8 @@ pub struct Config {
     pub log: Log,
     /// How it ends.
     pub shutdown: Shutdown,
+    /// What is particular to the Lambda extension.
+    pub lambda: Lambda,
     /// What must be there before the broker is ready; each path once.
     pub prefetch: Vec<SecretPath>,
 }

@@ -5,6 +5,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 
 use super::LogFormat;
+use super::lambda::RawLambda;
 use super::login::{Named, RawAppRole, RawCert, RawJwt, RawKubernetes, RawToken};
 use super::rules::{RawRule, RawWorkflow};
 use super::subject::RawSubject;
@@ -33,6 +34,8 @@ pub(crate) struct RawConfig {
     pub(crate) log: RawLog,
     /// How it ends.
     pub(crate) shutdown: RawShutdown,
+    /// What is particular to the Lambda extension.
+    pub(crate) lambda: RawLambda,
     /// What must be there before the broker is ready.
     pub(crate) prefetch: Vec<RawPrefetch>,
 }
@@ -325,6 +328,8 @@ pub(crate) const VARIABLES: &[(&str, &str)] = &[
     ("TENURE_LOG", "log.filter"),
     ("TENURE_LOG_FORMAT", "log.format"),
     ("TENURE_STOP_TIMEOUT", "shutdown.stop_timeout"),
+    ("TENURE_LAMBDA_RUN", "lambda.run"),
+    ("TENURE_LAMBDA_INIT", "lambda.init"),
 ];
 
 /// The variable that sets `key`, for a message on what is missing.

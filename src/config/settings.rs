@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::document::Document;
 use super::problem::Origin;
-use super::{Allow, AuditSink, Config, LogFormat, login, subject};
+use super::{Allow, AuditSink, Config, LogFormat, lambda, login, subject};
 use crate::policy::rules::Verification;
 
 /// A setting, as it is in effect.
@@ -82,6 +82,10 @@ pub(crate) fn settings(config: &Config, document: &Document) -> Vec<Setting> {
     list.duration("shutdown.grace", config.shutdown.grace);
     let stop = config.shutdown.stop_timeout.map(|stop| humantime::format_duration(stop).to_string());
     list.text("shutdown.stop_timeout", stop.as_ref());
+    for (key, word) in lambda::word(&config.lambda) {
+        list.text(key, Some(&word.to_owned()));
+    }
+    list.duration("lambda.init_timeout", config.lambda.init_timeout);
     for (i, path) in config.prefetch.iter().enumerate() {
         list.text(&format!("prefetch[{i}].path"), Some(&path.to_string()));
     }

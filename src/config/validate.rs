@@ -48,6 +48,7 @@ pub(crate) fn config(
     let subject = check.subject(&raw.subject);
     let filter = check.filter(raw.log.filter.as_deref());
     let shutdown = check.shutdown(&raw.shutdown);
+    let lambda = check.lambda(&raw.lambda);
     let prefetch = check.prefetch(&raw.prefetch);
     check.distinct(&listen, audit.as_ref(), &run);
     let log = Log { filter, format: raw.log.format.unwrap_or_default() };
@@ -63,6 +64,7 @@ pub(crate) fn config(
         cache,
         log,
         shutdown,
+        lambda,
         prefetch,
     })
 }

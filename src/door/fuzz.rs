@@ -168,6 +168,7 @@ impl House {
             id: Run::new_id().expect("entropy"),
             request: Request::default(),
             task: None,
+            lambda: None,
             token_role: Some("run".to_owned()),
             token_ttl: hour,
             verification: Verification::Off,

@@ -23,6 +23,7 @@ pub(crate) mod fuzz;
 mod guard;
 mod listen;
 mod local;
+mod named;
 mod response;
 mod runs;
 mod seats;

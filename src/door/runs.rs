@@ -19,6 +19,7 @@ use zeroize::Zeroizing;
 
 use super::guard::Who;
 use super::local::serialized;
+use super::named::INVOCATION;
 use super::{Connection, Request, Response, Via, response};
 use crate::broker::{Cause, Registrant, RunRefusal, Visitor};
 use crate::caller::Caller;
@@ -50,7 +51,8 @@ const MEMBERS: &[&str] = &[
 /// Answers `/tenure/runs`.
 pub(super) async fn all(connection: &Connection, who: &Who, request: Request) -> Response {
     let broker = &connection.doors.broker;
-    let visitor = visitor(connection, who);
+    let invocation = request.headers().get(INVOCATION).cloned();
+    let visitor = visitor(connection, who, invocation.as_ref());
     match *request.method() {
         Method::GET => serialized(StatusCode::OK, &serde_json::json!({ "runs": broker.list(visitor) })),
         Method::POST => {
@@ -75,7 +77,7 @@ pub(super) async fn all(connection: &Connection, who: &Who, request: Request) ->
 /// Answers `/tenure/runs/<id>`.
 pub(super) async fn one(connection: &Connection, who: &Who, id: &str, request: Request) -> Response {
     let broker = &connection.doors.broker;
-    let visitor = visitor(connection, who);
+    let visitor = visitor(connection, who, None);
     let shown = match *request.method() {
         Method::GET => broker.inspect(visitor, id),
         Method::DELETE => match broker.end_run(visitor, id) {
@@ -103,7 +105,11 @@ pub(super) async fn one(connection: &Connection, who: &Who, id: &str, request: R
     }
 }
 
-fn visitor<'a>(connection: &'a Connection, who: &'a Who) -> Visitor<'a> {
+pub(super) fn visitor<'a>(
+    connection: &'a Connection,
+    who: &'a Who,
+    invocation: Option<&'a HeaderValue>,
+) -> Visitor<'a> {
     let run = match who {
         Who::Run(run) => Some(run),
         Who::Anybody | Who::Registrant => None,
@@ -113,7 +119,8 @@ fn visitor<'a>(connection: &'a Connection, who: &'a Who) -> Visitor<'a> {
         (Via::Tcp, _) if run.is_none() => Some(Registrant::Holder),
         _ => None,
     };
-    Visitor { asker: &connection.asker, registrant, run }
+    let invocation = invocation.map(HeaderValue::as_bytes);
+    Visitor { asker: &connection.asker, registrant, run, invocation }
 }
 
 /// What was said, wiped when it was read.
@@ -267,7 +274,7 @@ fn tags(said: Option<Value>) -> Result<BTreeMap<Box<str>, Box<str>>, String> {
 }
 
 /// The answer to a request that makes no sense.
-fn refused(connection: &Connection, why: &str) -> Response {
+pub(super) fn refused(connection: &Connection, why: &str) -> Response {
     connection.doors.broker.refuse(&connection.caller, connection.via.door(), "run", why);
     response::error(StatusCode::BAD_REQUEST, why)
 }
@@ -277,7 +284,7 @@ fn over(id: &str, cause: Cause) -> Response {
 }
 
 /// The one place where a refused registration becomes a status.
-fn refusal_of(refusal: &RunRefusal) -> Response {
+pub(super) fn refusal_of(refusal: &RunRefusal) -> Response {
     let message = refusal.to_string();
     match refusal {
         RunRefusal::Wrong(_) => response::error(StatusCode::BAD_REQUEST, &message),

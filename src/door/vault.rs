@@ -2,11 +2,12 @@
 
 use std::sync::{Arc, PoisonError};
 
-use http::{HeaderName, Method, StatusCode, Uri};
+use http::{HeaderName, HeaderValue, Method, StatusCode, Uri};
 
 use super::guard::Who;
-use super::{Connection, Request, Response, response, target};
-use crate::broker::{Active, ReadRequest};
+use super::named::{self, INVOCATION};
+use super::{Connection, Request, Response, response, runs, target};
+use crate::broker::{Active, Cause, Denied, Disclosed, ReadRequest};
 use crate::lease::upstream::ReadKey;
 
 const MIN_TTL: HeaderName = HeaderName::from_static("x-tenure-min-ttl");
@@ -23,11 +24,14 @@ pub(super) async fn answer(connection: &Connection, who: &Who, request: &Request
         ref method if method.as_str() == "LIST" => true,
         _ => return response::read_only(),
     };
-    let run = who.run(broker);
+    let run = match run_of(connection, who, request).await {
+        Ok(run) => run,
+        Err(refusal) => return *refusal,
+    };
     let uri = request.uri();
     let path = uri.path().strip_prefix("/v1/").unwrap_or_default();
     if path == "auth/token/lookup-self" && !list {
-        return lookup_self(connection, run);
+        return lookup_self(connection, &run);
     }
     let key = match connection.key(uri, path, list) {
         Ok(key) => key,
@@ -38,10 +42,55 @@ pub(super) async fn answer(connection: &Connection, who: &Who, request: &Request
         Some(Ok(min_left)) => min_left,
         Some(Err(reason)) => return refuse(&reason),
     };
-    match broker.read(&connection.asker, run, &ReadRequest { key, min_left }).await {
+    let read = ReadRequest { key, min_left };
+    match disclosed(connection, who, request, &run, &read).await {
         Ok(disclosed) => response::disclosed(&disclosed),
         Err(denied) => response::denied(&denied),
     }
+}
+
+/// On whose behalf a request is made: the run that it names by its execution, the one whose handle it presents, the Lambda
+/// invocation that is named or the only one that is served, or the process's own run.
+pub(super) async fn run_of(
+    connection: &Connection,
+    who: &Who,
+    request: &Request,
+) -> Result<Arc<Active>, Box<Response>> {
+    let broker = &connection.doors.broker;
+    let invocation = request.headers().get(INVOCATION);
+    match (named::execution(request.headers()), who) {
+        (Err(why), _) => Err(Box::new(runs::refused(connection, &why))),
+        (Ok(Some(named)), _) => {
+            let registered = broker.named(runs::visitor(connection, who, invocation), named);
+            Box::pin(registered).await.map_err(|refusal| Box::new(runs::refusal_of(&refusal)))
+        }
+        (Ok(None), Who::Run(run)) => Ok(Arc::clone(run)),
+        (Ok(None), Who::Anybody | Who::Registrant) => {
+            Ok(broker.runs().current(invocation.map(HeaderValue::as_bytes)).await)
+        }
+    }
+}
+
+/// Reads on behalf of [the run](run_of) of a request.
+pub(super) async fn disclosed(
+    connection: &Connection,
+    who: &Who,
+    request: &Request,
+    run: &Arc<Active>,
+    read: &ReadRequest,
+) -> Result<Disclosed, Denied> {
+    let broker = &connection.doors.broker;
+    let answer = broker.read(&connection.asker, run, read).await;
+    let names_none = !matches!(who, Who::Run(_)) && !named::is_there(request.headers());
+    if names_none && matches!(answer, Err(Denied::Over { cause: Cause::Ended, .. })) {
+        // Who named no run has no part in the end of one: another may have begun meanwhile.
+        let invocation = request.headers().get(INVOCATION).map(HeaderValue::as_bytes);
+        let now = broker.runs().current(invocation).await;
+        if !Arc::ptr_eq(&now, run) {
+            return broker.read(&connection.asker, &now, read).await;
+        }
+    }
+    answer
 }
 
 impl Connection {

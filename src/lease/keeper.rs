@@ -25,6 +25,10 @@ pub trait Performer<P>: Send + Sync + 'static {
     fn perform(&self, call: Call<P>) -> BoxFuture<'static, Outcome<P>>;
 }
 
+/// What came for a call while the machine was frozen is here within this time; what is not here by then is given up: its
+/// connection may have been gone for days, and its time-out would be a long wait.
+const AFTER_A_FREEZE: Duration = Duration::from_millis(250);
+
 /// How long a reader waits for an upstream that does not answer, where a stale value may be served instead.
 const STALE_AFTER: Duration = Duration::from_secs(2);
 
@@ -111,6 +115,7 @@ struct Inbox {
     demand: Option<Duration>,
     suspect: Option<u64>,
     judge: bool,
+    thawed: bool,
     retry: bool,
     outdated: bool,
     until: Option<Until>,
@@ -184,7 +189,7 @@ impl<P: Clone + Send + Sync + 'static> Keeper<P> {
             parent,
             clock,
         });
-        let mut task = Task { shared: Arc::clone(&shared), lease, performer };
+        let mut task = Task { shared: Arc::clone(&shared), lease, performer, supervisor: supervisor.clone() };
         // By reference: a future that takes its argument has room for it twice.
         supervisor.spawn(name, async move { task.run().await });
         Self(shared)
@@ -280,9 +285,15 @@ impl<P: Clone + Send + Sync + 'static> Keeper<P> {
         }
     }
 
-    /// Judge everything anew: the machine was frozen, or its clock jumped.
+    /// Judge everything anew.
     pub fn judge(&self) {
         self.tell(|inbox| inbox.judge = true);
+    }
+
+    /// The machine was frozen, or its clock jumped: everything is judged anew, and a call that was under way is made again
+    /// unless its answer is there already.
+    pub fn thawed(&self) {
+        self.tell(|inbox| inbox.thawed = true);
     }
 
     /// What stood in the way of the last try is gone: the next one need not wait.
@@ -390,14 +401,30 @@ struct Task<P> {
     shared: Arc<Shared<P>>,
     lease: Lease<P>,
     performer: Arc<dyn Performer<P>>,
+    supervisor: Supervisor,
 }
 
 impl<P: Clone + Send + Sync + 'static> Task<P> {
+    /// A call that nobody waits for any longer goes on until its time-out, and says in the log how it went; a token that it
+    /// brings after all is revoked.
+    fn let_go(&self, late: BoxFuture<'static, Outcome<P>>) {
+        let performer = self.lease.revokes().then(|| Arc::clone(&self.performer));
+        self.supervisor.spawn("late call", async move {
+            if let Outcome::Minted(Ok(minted)) = late.await
+                && let Some(performer) = performer
+            {
+                performer.perform(Call::Revoke { payload: minted.payload }).await;
+            }
+        });
+    }
+
     async fn run(&mut self) {
         let clock = self.shared.clock.clone();
         // What the parent was when the lease was made may have changed since: it is looked at once in any case.
         let mut parent = self.shared.parent.as_ref().map(|parent| Watch { seen: u64::MAX, ..parent.watch() });
         let mut call: Option<BoxFuture<'static, Outcome<P>>> = None;
+        // Until when a call may go on that was under way in a freeze.
+        let mut give_up: Option<Until> = None;
         // Empty, and so without memory of its own, while nothing happens.
         let mut events = vec![Event::Tick { used: false }];
         loop {
@@ -408,7 +435,11 @@ impl<P: Clone + Send + Sync + 'static> Task<P> {
                 // What readers say is no news to readers: telling them would only make them say it again.
                 changed |= matches!(
                     event,
-                    Event::Done { .. } | Event::Parent { .. } | Event::Extend { .. } | Event::End
+                    Event::Done { .. }
+                        | Event::Interrupted
+                        | Event::Parent { .. }
+                        | Event::Extend { .. }
+                        | Event::End
                 );
                 if let Some(wanted) = self.lease.step(event, now) {
                     changed = true;
@@ -423,17 +454,34 @@ impl<P: Clone + Send + Sync + 'static> Task<P> {
                 return;
             }
             let wake = self.lease.wake_in(now);
+            let wake =
+                give_up.map_or(wake, |end| Some(wake.map_or(end.left(now), |wake| wake.min(end.left(now)))));
             tokio::select! {
                 biased;
                 outcome = async { call.as_mut().expect("guarded").await }, if call.is_some() => {
                     call = None;
-                    events.push(Event::Done { outcome, roll: backoff::roll() });
+                    // Its time-out may have been the first to notice that the machine goes on.
+                    let thawed = give_up.take().is_some() || std::mem::take(&mut self.shared.inbox().thawed);
+                    events.push(match thawed && outcome.is_transient() {
+                        true => Event::Interrupted,
+                        false => Event::Done { outcome, roll: backoff::roll() },
+                    });
                 }
-                () = self.shared.news.notified() => self.shared.take_news(&mut events),
+                () = self.shared.news.notified() => self.shared.take_news(&mut events, &mut give_up),
                 view = async { parent.as_mut().expect("guarded").next().await.as_parent() }, if parent.is_some() => {
                     events.push(Event::Parent { view, roll: backoff::roll() });
                 }
                 () = sleep(wake) => {}
+            }
+            let now = clock.now();
+            if call.is_none() {
+                give_up = None;
+            } else if give_up.is_some_and(|end| end.is_over(now)) {
+                give_up = None;
+                if let Some(late) = call.take() {
+                    self.let_go(late);
+                }
+                events.push(Event::Interrupted);
             }
             events.push(Event::Tick { used: self.shared.used.swap(false, Ordering::Relaxed) });
         }
@@ -441,8 +489,11 @@ impl<P: Clone + Send + Sync + 'static> Task<P> {
 }
 
 impl<P> Shared<P> {
-    fn take_news(&self, events: &mut Vec<Event<P>>) {
+    fn take_news(&self, events: &mut Vec<Event<P>>, give_up: &mut Option<Until>) {
         let news = std::mem::take(&mut *self.inbox());
+        if news.thawed {
+            *give_up = Some(Until::new(self.clock.now(), AFTER_A_FREEZE));
+        }
         if let Some(seq) = news.suspect {
             events.push(Event::Suspect { seq });
         }

@@ -16,7 +16,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::failure::Failure;
+use super::failure::{Class, Failure};
 use super::upstream::{Minted, Renewed};
 use super::view::{Act, Held, ParentView, Trouble, View};
 use crate::backoff::Backoff;
@@ -92,6 +92,9 @@ pub enum Event<P> {
     /// What is held was made from something that has been replaced since: make another now, and keep this one until it
     /// is there. Where that fails it goes on as before, and whoever sees the change says so again, if another try may help.
     Outdated,
+    /// The call that was under way was given up: the machine was frozen in the middle of it, and whether upstream carried
+    /// it out is not known. It says nothing of upstream, so it is no failure: what is still wanted is asked for again.
+    Interrupted,
     /// It is needed until then: the run that it belongs to was extended.
     Extend {
         /// Instead of the [`Terms::until`] that it was made with.
@@ -114,6 +117,18 @@ pub enum Outcome<P> {
     Checked(Result<(), Failure>),
     /// A revocation, requested and confirmed.
     Revoked(Result<(), Failure>),
+}
+
+impl<P> Outcome<P> {
+    /// Whether upstream said nothing: no answer came, or one that says to try again.
+    pub(super) fn is_transient(&self) -> bool {
+        let failure = match self {
+            Self::Minted(result) => result.as_ref().err(),
+            Self::Renewed(result) => result.as_ref().err(),
+            Self::Checked(result) | Self::Revoked(result) => result.as_ref().err(),
+        };
+        failure.is_some_and(|failure| failure.class == Class::Transient)
+    }
 }
 
 /// The one upstream call to make now.
@@ -241,6 +256,7 @@ impl<P: Clone> Lease<P> {
             Event::Suspect { seq } => self.suspected |= self.held().is_some_and(|held| held.seq == seq),
             Event::Retry => self.retry(),
             Event::Outdated => self.outdated(now),
+            Event::Interrupted => self.interrupted(),
             Event::Extend { until, roll } => self.extend(until, roll, now),
             Event::End => self.ending = true,
         }
@@ -294,6 +310,11 @@ impl<P: Clone> Lease<P> {
     #[must_use]
     pub fn is_over(&self) -> bool {
         matches!(self.phase, Phase::Ended)
+    }
+
+    /// Whether what it holds is revoked by itself.
+    pub(super) fn revokes(&self) -> bool {
+        self.terms.revocable
     }
 
     /// Whether a call is under way.
@@ -359,6 +380,16 @@ impl<P: Clone> Lease<P> {
         if let Phase::Holding { held, call: None } = &mut self.phase {
             Arc::make_mut(held).due = Some((Act::Rotate, Until::new(now, Duration::ZERO)));
             self.wanted = true;
+        }
+    }
+
+    /// What is due stays due; who wanted more than that sees that nothing is under way, and says so again.
+    fn interrupted(&mut self) {
+        match &mut self.phase {
+            Phase::Minting { .. } => self.phase = Phase::Parked,
+            Phase::Holding { call, .. } => *call = None,
+            Phase::Revoking { busy, .. } => *busy = false,
+            _ => {}
         }
     }
 

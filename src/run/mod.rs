@@ -11,12 +11,14 @@ pub mod arn;
 pub mod budget;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
+pub mod lambda;
 pub mod request;
 pub mod seal;
 pub mod subject;
 pub mod workflow;
 
 use arn::ExecutionArn;
+use lambda::Lambda;
 use subject::Subject;
 use workflow::{EcsTask, Standing};
 
@@ -62,6 +64,10 @@ pub enum Kind {
     Process,
     /// The ECS task that the broker runs in.
     Task,
+    /// The Lambda execution environment that the broker serves, from its init to its shutdown.
+    Environment,
+    /// An invocation of that function.
+    Invocation,
     /// A state of a Step Functions execution.
     State,
     /// What a workload registered without naming an execution: a job, a playbook, a request.
@@ -70,7 +76,8 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Process, Self::Task, Self::State, Self::Api];
+    pub const ALL: [Self; 6] =
+        [Self::Process, Self::Task, Self::Environment, Self::Invocation, Self::State, Self::Api];
 
     /// The word in logs, metadata and rules.
     #[must_use]
@@ -78,6 +85,8 @@ impl Kind {
         match self {
             Self::Process => "process",
             Self::Task => "task",
+            Self::Environment => "environment",
+            Self::Invocation => "invocation",
             Self::State => "state",
             Self::Api => "api",
         }
@@ -108,6 +117,8 @@ pub struct Run {
     pub standing: Standing,
     /// The ECS task that it runs in.
     pub task: Option<Arc<EcsTask>>,
+    /// The Lambda environment or invocation that it is.
+    pub lambda: Option<Box<Lambda>>,
     /// What it was labelled with: a git commit, a team; in the order of their names. A map would take four hundred bytes for
     /// the first of them.
     pub tags: Box<[(Box<str>, Box<str>)]>,
@@ -128,6 +139,7 @@ impl Run {
             subject: None,
             standing: Standing::Asserted,
             task: None,
+            lambda: None,
             tags: Box::default(),
         }
     }
@@ -178,6 +190,9 @@ impl Run {
         if let Some(task) = &self.task {
             put("task_arn", Some(&task.arn));
             put("task_definition", Some(&format!("{}:{}", task.family, task.revision)));
+        }
+        for (name, value) in self.lambda.iter().flat_map(|lambda| lambda.facts()) {
+            put(name, Some(value));
         }
         for (name, value) in &self.tags {
             put(&format!("tag_{name}"), Some(value));

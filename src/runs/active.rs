@@ -22,6 +22,8 @@ pub enum Registrant {
     Uid(u32),
     /// A holder of the local token, on TCP.
     Holder,
+    /// Lambda: an invocation.
+    Platform,
 }
 
 /// What a run is known by: to us, and to the platform.
@@ -54,6 +56,8 @@ pub struct Active {
     pub(super) look: AtomicU64,
     /// How many runs stand above it: those that registered one another.
     pub(super) depth: u32,
+    /// It reads with the token and the leases of the process's own run, and leaves them to that one at its end.
+    pub(super) borrows: bool,
     /// Whether time alone may end it.
     bounded: bool,
     over: AtomicBool,
@@ -88,6 +92,7 @@ impl Active {
             number,
             look: AtomicU64::new(0),
             depth: 0,
+            borrows: false,
             bounded: life.deadline().is_some(),
             over: AtomicBool::new(false),
             on_record: SetOnce::new(),
@@ -137,6 +142,12 @@ impl Active {
     #[must_use]
     pub fn work(&self) -> Option<&Arc<Work>> {
         self.work.get()
+    }
+
+    /// Whether its token and its leases are those of the process's own run.
+    #[must_use]
+    pub fn borrows(&self) -> bool {
+        self.borrows
     }
 
     /// Whether other runs of its rule use its token and its leases, too.

@@ -69,6 +69,8 @@ pub struct Entry {
     pub prefetched: bool,
     /// How often it was disclosed.
     pub reads: AtomicU64,
+    /// How often it had been when that was last asked.
+    asked: AtomicU64,
 }
 
 /// The map is full, and everything in it is alive.
@@ -313,7 +315,7 @@ impl Leases {
         let clock = self.context.clock.clone();
         let keeper =
             Keeper::start("lease", terms, Some(self.token.clone()), performer, clock, &self.supervisor);
-        Entry { key, keeper, prefetched, reads: AtomicU64::new(0) }
+        Entry { key, keeper, prefetched, reads: AtomicU64::new(0), asked: AtomicU64::new(0) }
     }
 }
 
@@ -325,6 +327,12 @@ impl Drop for Leases {
 }
 
 impl Entry {
+    /// Whether it was disclosed since that was last asked, or is held in any case.
+    pub(super) fn was_read(&self) -> bool {
+        let reads = self.reads.load(Ordering::Relaxed);
+        self.asked.swap(reads, Ordering::Relaxed) != reads || self.prefetched
+    }
+
     /// Counts a disclosure.
     pub fn count_read(&self) {
         self.reads.fetch_add(1, Ordering::Relaxed);
@@ -362,6 +370,7 @@ impl Performer<Arc<Granted>> for SecretPerformer {
         };
         let span = span(&secret.context, &call, &secret.key.path);
         let performed = async move {
+            let _call = secret.context.busy.begin();
             match call {
                 Call::Mint { under, rotation } => Outcome::Minted(secret.read(under, rotation).await),
                 Call::Renew { payload, under, ask } => {

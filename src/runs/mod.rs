@@ -21,11 +21,14 @@ use crate::lease::upstream::{Login, Source, TransitKey};
 use crate::policy::rules::Rules;
 use crate::run::arn::Flow;
 use crate::run::budget::Budget;
+use crate::run::lambda::Lambda;
 use crate::run::workflow::{EcsTask, Workflow};
 use crate::run::{Boot, Run};
 use crate::supervise::Supervisor;
 
 mod active;
+mod busy;
+mod invoked;
 pub mod journal;
 pub mod leases;
 mod life;
@@ -49,6 +52,8 @@ pub use tokens::Grant;
 pub use work::Work;
 
 use active::Secrets;
+use busy::Busy;
+use invoked::Invoked;
 use journal::{Journal, Orphan};
 use leases::{Limits, Pool};
 use life::Life;
@@ -146,6 +151,9 @@ pub struct Runs {
     numbers: AtomicU64,
     budget: Mutex<Budget>,
     pool: Arc<Pool>,
+    invoked: Invoked,
+    /// Nothing is left of a run that is over.
+    retired: Notify,
     common: Common,
 }
 
@@ -166,7 +174,9 @@ struct Common {
     subject_expiry: SubjectExpiry,
     own_token: Option<Arc<Grant>>,
     token_ttl: Duration,
+    busy: Busy,
     task: Option<Arc<EcsTask>>,
+    lambda: Option<Lambda>,
 }
 
 impl Runs {
@@ -178,7 +188,7 @@ impl Runs {
     pub async fn start(setup: Setup) -> Result<Arc<Self>, StartError> {
         let Setup { login, own, .. } = setup;
         let clock = setup.clock.clone();
-        let Own { id, request, task, token_role, token_ttl, verification } = own;
+        let Own { id, request, task, lambda, token_role, token_ttl, verification } = own;
         let common = Common {
             source: setup.source,
             workflow: setup.workflow,
@@ -196,7 +206,9 @@ impl Runs {
             own_token: token_role
                 .map(|role| Arc::new(Grant { role: role.into(), policies: Vec::new(), namespace: None })),
             token_ttl,
+            busy: Busy::default(),
             task: task.map(Arc::new),
+            lambda,
         };
         let budget = Mutex::new(Budget::new(setup.watching.rate, BURST));
         let method = login.describe();
@@ -227,6 +239,8 @@ impl Runs {
             numbers: AtomicU64::new(1),
             budget,
             pool: Arc::new(Pool::new(setup.limits)),
+            invoked: Invoked::default(),
+            retired: Notify::new(),
             common,
         });
         let own = Arc::clone(&runs.own);
@@ -335,7 +349,8 @@ impl Runs {
         }
     }
 
-    /// Judges everything anew: the machine was frozen, or its clock jumped. Idle connections are of no use any more.
+    /// The machine was frozen, or its clock jumped, and nobody expected that: it is on record, and everything is
+    /// [judged anew](Self::thawed).
     pub fn clock_jumped(self: &Arc<Self>, by: Duration) {
         tracing::warn!(
             "the clocks moved apart by {}: everything is judged anew",
@@ -343,11 +358,17 @@ impl Runs {
         );
         let detail = format!("{} ms", by.as_millis());
         self.common.audit.note(&Entry::done(Event::ClockJump).run(&self.own.stamp).detail(&detail));
+        self.thawed();
+    }
+
+    /// Judges everything anew after a freeze. Idle connections are of no use any more, and calls that were under way are
+    /// made again.
+    pub fn thawed(self: &Arc<Self>) {
         self.common.source.forget_connections();
-        self.login.judge();
+        self.login.thawed();
         for active in self.all() {
-            if let Some(work) = active.work() {
-                work.judge();
+            if let Some(work) = active.work().filter(|_| !active.borrows()) {
+                work.thawed();
             }
             self.step(&active, life::Event::Tick);
         }
@@ -428,6 +449,7 @@ impl Common {
             stamp: Arc::clone(&active.stamp),
             deadline: Mutex::new(active.deadline()),
             patience: PATIENCE,
+            busy: self.busy.clone(),
         })
     }
 

@@ -11,6 +11,7 @@ use crate::clock::soonest;
 use crate::lease::keeper::TokenKeeper;
 use crate::policy::rules::Verification;
 use crate::run::budget::Budget;
+use crate::run::lambda::Lambda;
 use crate::run::request::{Facts, Request};
 use crate::run::workflow::{EcsTask, Standing};
 use crate::run::{Kind, Run};
@@ -24,6 +25,8 @@ pub struct Own {
     pub request: Request,
     /// The ECS task that the process runs in.
     pub task: Option<EcsTask>,
+    /// The Lambda environment that the process serves.
+    pub lambda: Option<Lambda>,
     /// The token role for its token; without one, leases hang off the login token.
     pub token_role: Option<String>,
     /// The time to live of its token where it has no deadline.
@@ -46,10 +49,11 @@ pub enum StartError {
 impl Common {
     /// The process's own run, as its environment tells of it.
     pub(super) fn said(&self, id: Arc<str>, facts: &Facts) -> Run {
-        let kind = match (&facts.execution, &self.task) {
-            (Some(_), _) => Kind::State,
-            (None, Some(_)) => Kind::Task,
-            (None, None) => Kind::Process,
+        let kind = match (&facts.execution, &self.lambda, &self.task) {
+            (_, Some(_), _) => Kind::Environment,
+            (Some(_), None, _) => Kind::State,
+            (None, None, Some(_)) => Kind::Task,
+            (None, None, None) => Kind::Process,
         };
         Run {
             parents: register::above(facts, None),
@@ -57,6 +61,7 @@ impl Common {
             state: facts.state.clone(),
             attempt: facts.attempt,
             task: self.task.clone(),
+            lambda: self.lambda.clone().map(Box::new),
             tags: facts.tags.clone().into_iter().collect(),
             ..Run::new(id, kind)
         }

@@ -115,7 +115,7 @@ impl Runs {
         if depth > DEEPEST {
             return Err(denied("run.rule", format!("runs are nested no deeper than {DEEPEST}")));
         }
-        let parent = by.rule.as_ref().map(|_| Arc::clone(&by.run.id));
+        let parent = (by.registrant != Registrant::Own).then(|| Arc::clone(&by.run.id));
         let parents = self.above(&facts, by)?;
         let mut run = Run {
             execution: facts.execution.clone(),
@@ -136,7 +136,7 @@ impl Runs {
         let (subject, expires) = checked.map_or((None, None), |(subject, expires)| (Some(subject), expires));
         let uid = match registrant {
             Registrant::Uid(uid) => Some(uid),
-            Registrant::Own | Registrant::Holder => None,
+            Registrant::Own | Registrant::Holder | Registrant::Platform => None,
         };
         let mut candidate = Candidate { facts: &facts, subject: subject.as_ref(), uid, standing: None };
         let mut choice = common.rules.choose(&candidate);

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tracing::Instrument as _;
 
+use super::busy::Busy;
 use super::journal::{Journal, TokenKind};
 use crate::audit::{Audit, Entry, Event, RunStamp};
 use crate::clock::{Clock, Moment, Until};
@@ -29,6 +30,8 @@ pub(super) struct Context {
     pub(super) deadline: Mutex<Option<Until>>,
     /// How long a call waits for the token that it is to be made with.
     pub(super) patience: Duration,
+    /// Counts the calls that are under way.
+    pub(super) busy: Busy,
 }
 
 impl Context {
@@ -153,6 +156,7 @@ impl Performer<Arc<Token>> for LoginPerformer {
         let (login, context) = (Arc::clone(&self.login), Arc::clone(&self.context));
         let span = span(&context, &call, "login token");
         let performed = async move {
+            let _call = context.busy.begin();
             match call {
                 Call::Mint { .. } => Outcome::Minted(log_in(&*login, &context).await),
                 Call::Renew { payload, ask, .. } => {
@@ -308,6 +312,7 @@ impl Performer<Arc<Token>> for RunPerformer {
         };
         let span = span(&run.context, &call, "run token");
         let performed = async move {
+            let _call = run.context.busy.begin();
             match call {
                 Call::Mint { .. } => Outcome::Minted(run.make().await),
                 Call::Renew { payload, ask, .. } => {

@@ -142,7 +142,9 @@ impl Runs {
                 _ => {}
             }
         }
-        let ends = active.work().filter(|_| !active.shares() || self.leaves_as_the_last(active));
+        let ends = active
+            .work()
+            .filter(|_| !active.borrows() && (!active.shares() || self.leaves_as_the_last(active)));
         let Some(work) = ends else { return self.closed(active, cause) };
         work.end();
         let Some((_, token)) = &work.token else { return self.closed(active, cause) };
@@ -158,6 +160,7 @@ impl Runs {
         let now = self.common.clock.now();
         active.step(Event::Closed, now);
         self.registry().retire(active, cause, now);
+        self.retired.notify_waiters();
     }
 
     /// An execution is over, and with it all its runs, and what it started.

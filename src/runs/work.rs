@@ -118,12 +118,12 @@ impl Runs {
 }
 
 impl Work {
-    pub(super) fn judge(&self) {
+    pub(super) fn thawed(&self) {
         if let Some((_, token)) = &self.token {
-            token.judge();
+            token.thawed();
         }
         for entry in self.leases.all() {
-            entry.keeper.judge();
+            entry.keeper.thawed();
         }
     }
 

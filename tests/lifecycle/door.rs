@@ -198,6 +198,54 @@ async fn a_run_is_registered_read_with_extended_and_ended() {
 }
 
 #[tokio::test]
+async fn a_read_names_its_execution_and_is_that_runs() {
+    let house = House::new(vec![Rule { matches: state("Charge"), ..rule() }]).await;
+    let path = "/v1/auth/token/lookup-self";
+    let named = |arn: &str, state: &str| {
+        let token = format!("x-vault-token: {}", house.token);
+        format!("x-tenure-execution: {arn}\r\nx-tenure-state: {state}\r\nx-tenure-attempt: 0\r\n{token}")
+    };
+    let a = execution("a");
+    for via in [Via::Unix, Via::Tcp] {
+        let header = named(a.as_str(), "Charge");
+        for _ in 0..3 {
+            let read = house.send(via, "GET", "/v1/secret/data/app", &header, "").await;
+            assert_eq!(read.status, 200, "{}", read.body);
+        }
+        let own = house.send(via, "GET", path, &header, "").await.json();
+        assert_eq!(own["data"]["meta"]["execution_arn"], a.as_str(), "{own}");
+        // It is the very run that is registered by its registrant, who alone learns its handle.
+        let told = json!({ "execution_arn": a.as_str(), "state": "Charge", "attempt": 0 });
+        let again = house.ask(via, "POST", "/tenure/runs", &told).await;
+        assert_eq!(
+            (again.status, again.word("id")),
+            (200, own["data"]["meta"]["run"].as_str().unwrap().into())
+        );
+        let ended =
+            house.ask(via, "DELETE", &format!("/tenure/runs/{}", again.word("id")), &Value::Null).await;
+        assert_eq!(ended.status, 204);
+        house.over(1).await;
+        let why = house.send(via, "GET", path, &named(a.as_str(), "Ship"), "").await;
+        assert!(why.refused(403, "Tenure.Denied").contains("rule"), "{}", why.body);
+        let why = house.send(via, "GET", path, &named("orders", "Charge"), "").await;
+        assert!(why.refused(400, "Tenure.BadRequest").contains("x-tenure-execution: "), "{}", why.body);
+        // Who holds a handle registers in that run's limits, and its rule says whether it may.
+        let (_, handle) = house.registered(via, &charge("b")).await;
+        let header = named(a.as_str(), "Charge").replace(&house.token, &handle);
+        let why = house.send(via, "GET", path, &header, "").await.refused(403, "Tenure.Denied");
+        assert!(why.contains("may_register"), "{why}");
+        house.ask_as(via, &handle, "GET", path, &Value::Null).await;
+        let runs = house.stage.broker.runs();
+        runs.all().iter().skip(1).for_each(|run| runs.finish(run, tenure::runs::Cause::Ended));
+        house.over(1).await;
+    }
+    let registered = house.stage.lines(Event::RunRegister);
+    let granted = registered.iter().filter(|line| line.outcome == Outcome::Granted).count();
+    assert_eq!(granted, 6, "one for each run, and where a handle was told once more: {registered:#?}");
+    house.close().await;
+}
+
+#[tokio::test]
 async fn what_makes_no_sense_is_refused_by_name_and_not_repeated() {
     let house = House::new(vec![rule()]).await;
     let too_long = "x".repeat(2049);

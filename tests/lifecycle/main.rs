@@ -4,6 +4,7 @@
 
 mod door;
 mod ends;
+mod lambda;
 mod limits;
 mod nested;
 mod platform;

@@ -31,7 +31,7 @@ pub(crate) fn gone(stage: &Stage, run: &Active) -> Option<Cause> {
 async fn a_run_reads_ends_and_leaves_nothing() {
     let stage = with_rules(vec![rule()]).await;
     let asker = Asker::new(&Caller::Unix { uid: 1000, gid: 1000, pid: None }, "test");
-    let visitor = Visitor { asker: &asker, registrant: Some(USER), run: None };
+    let visitor = Visitor { asker: &asker, registrant: Some(USER), run: None, invocation: None };
     let registered = stage.broker.register(visitor, of(&execution("a"), "Charge")).await;
     let (view, true) = registered.expect("registered") else { panic!("it is new") };
     let handle = view.handle.expect("a handle");

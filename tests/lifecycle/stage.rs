@@ -13,6 +13,7 @@ use tenure::lease::view::Freshness;
 use tenure::metrics::Metrics;
 use tenure::policy::Admission;
 use tenure::policy::rules::{Rule, Rules, Verification};
+use tenure::run::lambda::Lambda;
 use tenure::run::request::{Facts, Request};
 use tenure::run::subject::Issuers;
 use tenure::run::workflow::{EcsTask, Workflow};
@@ -62,6 +63,8 @@ pub(crate) struct Plan {
     pub(crate) task_token: Option<&'static str>,
     /// The ECS task that the process runs in.
     pub(crate) task: Option<EcsTask>,
+    /// The Lambda environment that the process serves.
+    pub(crate) lambda: Option<Lambda>,
 }
 
 impl Default for Plan {
@@ -82,6 +85,7 @@ impl Default for Plan {
             facts: Facts::default(),
             task_token: None,
             task: None,
+            lambda: None,
         }
     }
 }
@@ -150,6 +154,7 @@ impl Stage {
                 id: Run::new_id().expect("entropy"),
                 request,
                 task: plan.task,
+                lambda: plan.lambda,
                 token_role: role,
                 token_ttl: plan.token_ttl,
                 verification: Verification::Off,

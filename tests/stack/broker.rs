@@ -158,6 +158,25 @@ impl<'a> Setup<'a> {
         }
     }
 
+    /// The command by which Lambda, whose API is at `api`, starts it as an extension.
+    #[track_caller]
+    pub(crate) fn extension(&self, api: &str) -> Command {
+        let config = self.dir().join("tenure.toml");
+        std::fs::write(&config, self.file()).expect("the configuration");
+        let mut command = Command::new(TENURE);
+        command
+            .env_clear()
+            .envs(&self.environment)
+            .env("TENURE_CONFIG", config)
+            .env("AWS_LAMBDA_RUNTIME_API", api)
+            .env("AWS_LAMBDA_INITIALIZATION_TYPE", "on-demand")
+            .env("AWS_LAMBDA_FUNCTION_NAME", "orders")
+            .env("AWS_LAMBDA_FUNCTION_VERSION", "7")
+            .env("AWS_LAMBDA_LOG_STREAM_NAME", "2026/11/21/[7]f0e1d2c3")
+            .stdin(Stdio::null());
+        command
+    }
+
     /// Runs another of the binary's commands with the same file and environment, to its end.
     #[track_caller]
     pub(crate) fn command(&self, words: &[&str]) -> Output {

@@ -9,7 +9,6 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::lease::failure::Class;
 use crate::lease::upstream::Life;
 use crate::lease::view::{Freshness, Standpoint, Verdict};
 
@@ -184,6 +183,7 @@ impl World {
                 self.outdated = true;
                 Some(self.step("outdated", Event::Outdated, none))
             }
+            11 if arg % 64 == 3 => self.interrupt(arg),
             _ => Some(self.step("tick", Event::Tick { used: arg & 1 == 0 }, none)),
         }
     }
@@ -216,6 +216,19 @@ impl World {
             }
         };
         Some(self.step("done", Event::Done { outcome, roll: roll(arg) }, Duration::ZERO))
+    }
+
+    /// The machine is frozen in the middle of a call. Upstream may have carried it out all the same.
+    fn interrupt(&mut self, arg: u16) -> Option<Taken> {
+        let (call, ..) = self.call.take()?;
+        // What called for another calls for it still.
+        self.outdated |= matches!(call, Call::Mint { rotation: true, .. });
+        if let Call::Revoke { payload } = call
+            && arg & 0x100 != 0
+        {
+            self.grants.get_mut(&payload).expect("granted").revoked = true;
+        }
+        Some(self.step("interrupted", Event::Interrupted, Duration::ZERO))
     }
 
     fn fail(&mut self, arg: u16) -> Option<Taken> {
