@@ -2,6 +2,7 @@
 
 pub mod doctor;
 mod login;
+mod secrets_manager;
 pub mod subject;
 
 use std::net::SocketAddr;
@@ -169,6 +170,7 @@ fn no_randomness(source: getrandom::Error) -> AppError {
 pub struct Listeners {
     unix: Option<UnixDoor>,
     tcp: Option<TcpListener>,
+    secrets_manager: Option<TcpListener>,
 }
 
 impl Listeners {
@@ -193,7 +195,11 @@ impl Listeners {
             })?),
             None => None,
         };
-        Ok(Self { unix, tcp })
+        let secrets_manager = match &listen.secrets_manager {
+            Some(listen) => Some(secrets_manager::bind(listen).await?),
+            None => None,
+        };
+        Ok(Self { unix, tcp, secrets_manager })
     }
 }
 
@@ -207,6 +213,7 @@ pub struct App {
     grace: Duration,
     socket: Option<PathBuf>,
     tcp: Option<SocketAddr>,
+    secrets_manager: Option<SocketAddr>,
 }
 
 impl App {
@@ -255,7 +262,9 @@ impl App {
         };
         let token =
             config.listen.tcp.as_ref().map(|tcp| LocalToken::from_file(&tcp.token_file)).transpose()?;
-        let Listeners { unix, tcp } = listeners;
+        let Listeners { unix, tcp, secrets_manager } = listeners;
+        let aws = config.listen.secrets_manager.as_ref();
+        let aws = aws.map(|listen| secrets_manager::door(listen, run.session_token)).transpose()?;
         let address = tcp.as_ref().and_then(|listener| listener.local_addr().ok());
         audit.note(&Entry::done(Event::Boot).detail(concat!("tenure ", env!("CARGO_PKG_VERSION"))));
         let supervisor = Supervisor::default();
@@ -322,6 +331,10 @@ impl App {
         if let Some(listener) = tcp {
             supervisor.spawn("tcp door", Arc::clone(&doors).serve_tcp(listener));
         }
+        let aws_address = secrets_manager.as_ref().and_then(|listener| listener.local_addr().ok());
+        if let (Some(listener), Some(door)) = (secrets_manager, aws) {
+            supervisor.spawn("aws door", Arc::clone(&doors).serve_secrets_manager(listener, door));
+        }
         supervisor.spawn("heartbeat", heartbeat(Arc::clone(&broker), clock, frozen));
         Ok(Self {
             broker,
@@ -332,6 +345,7 @@ impl App {
             grace: config.shutdown.grace,
             socket: config.listen.unix.as_ref().map(|unix| unix.path.clone()),
             tcp: address,
+            secrets_manager: aws_address,
         })
     }
 
@@ -351,6 +365,12 @@ impl App {
     #[must_use]
     pub fn tcp(&self) -> Option<SocketAddr> {
         self.tcp
+    }
+
+    /// Where the Secrets Manager door is, if there is one.
+    #[must_use]
+    pub fn secrets_manager(&self) -> Option<SocketAddr> {
+        self.secrets_manager
     }
 
     /// Waits for the login and the run token, then revokes what an earlier process left behind.
@@ -427,6 +447,7 @@ impl App {
             run = %runs.own().run.id,
             socket = self.socket.as_ref().map(|path| path.display().to_string()),
             tcp = self.tcp.map(|address| address.to_string()),
+            secrets_manager = self.secrets_manager.map(|address| address.to_string()),
             "serving; leases hang off {leases}"
         );
     }

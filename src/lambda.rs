@@ -24,7 +24,7 @@ use tokio::sync::{Notify, mpsc};
 use crate::app::{App, AppError, Listeners, Process, Upstream, process_run};
 use crate::causes::causes;
 use crate::clock::{Clock, Moment, Until};
-use crate::config::{Config, LAMBDA_FOLDER, LambdaInit, LambdaRun, RunEnv, SecretPath};
+use crate::config::{Config, DoorToken, LAMBDA_FOLDER, LambdaInit, LambdaRun, RunEnv, SecretPath};
 use crate::lease::keeper::Refusal;
 use crate::lease::upstream::ReadKey;
 use crate::run::lambda::Invocation;
@@ -380,6 +380,10 @@ fn folder(config: &Config) -> Result<(), String> {
     let wanted = [
         config.listen.unix.as_ref().map(|unix| unix.path.as_path()),
         config.listen.tcp.as_ref().map(|tcp| tcp.token_file.as_path()),
+        config.listen.secrets_manager.as_ref().and_then(|listen| match &listen.token {
+            DoorToken::File(file) => Some(file.as_path()),
+            DoorToken::Session => None,
+        }),
     ];
     if !wanted.into_iter().flatten().any(|path| path.parent() == Some(ours)) {
         return Ok(());

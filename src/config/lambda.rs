@@ -10,11 +10,11 @@ use super::problem::Origin;
 use super::raw::RawDuration;
 use super::validate::{Check, SECOND};
 
-/// What holds in a Lambda function where nobody says otherwise, and the table that has to be empty for that.
-const DEFAULTS: &[(&str, &str, &str)] = &[
-    ("listen", "listen.unix.path", "/tmp/tenure/tenure.sock"),
-    ("listen", "listen.tcp.address", "127.0.0.1:8200"),
-    ("listen", "listen.tcp.token_file", "/tmp/tenure/token"),
+/// The doors of a Lambda function where nobody says which of these there are to be.
+const DOORS: &[(&str, &str)] = &[
+    ("listen.unix.path", "/tmp/tenure/tenure.sock"),
+    ("listen.tcp.address", "127.0.0.1:8200"),
+    ("listen.tcp.token_file", "/tmp/tenure/token"),
 ];
 
 /// The folder of what is made there by default.
@@ -84,10 +84,11 @@ impl Check<'_> {
 /// Fills in what a Lambda function needs where nothing was said of it: doors, and an audit log that goes where the
 /// function's own log goes.
 pub(crate) fn defaults(document: &mut Document) {
-    let missing: Vec<_> =
-        DEFAULTS.iter().filter(|(table, ..)| !document.root.contains_key(*table)).copied().collect();
-    for (_, key, value) in missing {
-        document.set(key, value, Origin::Default);
+    let listen = document.root.get("listen").and_then(toml::Value::as_table);
+    if !listen.is_some_and(|listen| listen.contains_key("unix") || listen.contains_key("tcp")) {
+        for (key, value) in DOORS {
+            document.set(key, value, Origin::Default);
+        }
     }
     if !document.root.contains_key("audit") {
         let stdout = toml::Table::from_iter([("stdout".to_owned(), toml::Value::Boolean(true))]);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::document::Document;
 use super::problem::Origin;
-use super::{Allow, AuditSink, Config, LogFormat, lambda, login, subject};
+use super::{Allow, AuditSink, Config, LogFormat, lambda, login, secrets_manager, subject};
 use crate::policy::rules::Verification;
 
 /// A setting, as it is in effect.
@@ -62,6 +62,9 @@ pub(crate) fn settings(config: &Config, document: &Document) -> Vec<Setting> {
     if let Some(tcp) = &config.listen.tcp {
         list.text("listen.tcp.address", Some(&tcp.address.to_string()));
         list.path("listen.tcp.token_file", Some(&tcp.token_file));
+    }
+    if let Some(listen) = &config.listen.secrets_manager {
+        secrets_manager::settings(listen, &mut list);
     }
     match &config.audit {
         AuditSink::File(path) => list.path("audit.file", Some(path)),

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::StatusCode;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -27,11 +28,13 @@ mod listen;
 mod local;
 mod response;
 mod runs;
+mod secrets_manager;
 mod target;
 mod vault;
 
 pub use guard::LocalToken;
 pub use listen::{ListenError, UnixDoor, UnixOptions};
+pub use secrets_manager::{MappedSecret, SecretsManager};
 
 /// A client that has not sent a whole request head after four of these is let go; so is an idle one. A timer for each
 /// request would cost more than the look at the connection that it saves.
@@ -62,6 +65,7 @@ pub struct Doors {
 pub(crate) enum Via {
     Unix,
     Tcp,
+    SecretsManager,
 }
 
 impl Via {
@@ -70,6 +74,47 @@ impl Via {
         match self {
             Self::Unix => "vault/unix",
             Self::Tcp => "vault/tcp",
+            Self::SecretsManager => "secrets-manager",
+        }
+    }
+
+    /// What audit lines name it where nothing but the head of a request was looked at.
+    fn protocol(self) -> &'static str {
+        match self {
+            Self::Unix | Self::Tcp => "http",
+            Self::SecretsManager => self.door(),
+        }
+    }
+
+    /// The rule by which requests are refused that somebody else made a program send.
+    fn guard(self) -> &'static str {
+        match self {
+            Self::Unix | Self::Tcp => "listen.tcp.guard",
+            Self::SecretsManager => "listen.secrets_manager.guard",
+        }
+    }
+
+    /// The rule by which requests without a token are refused.
+    fn token_policy(self) -> &'static str {
+        match self {
+            Self::Unix | Self::Tcp => "listen.tcp.token",
+            Self::SecretsManager => "listen.secrets_manager.token",
+        }
+    }
+
+    /// The page for a process that can prove nothing: that we are alive, and no more.
+    fn open_to_all(self) -> &'static str {
+        match self {
+            Self::Unix | Self::Tcp => "/tenure/health",
+            Self::SecretsManager => secrets_manager::PING,
+        }
+    }
+
+    /// An error, in the shape that clients of this listener read.
+    fn error(self, status: StatusCode, message: &str) -> Response {
+        match self {
+            Self::Unix | Self::Tcp => response::error(status, message),
+            Self::SecretsManager => secrets_manager::error(status, message),
         }
     }
 }
@@ -83,6 +128,8 @@ pub(crate) struct Connection {
     pub(crate) asker: Asker,
     /// The reason why nothing is answered on it.
     pub(crate) refused: Option<&'static str>,
+    /// What is served on it, where that is not Vault's API.
+    secrets_manager: Option<Arc<SecretsManager>>,
     /// The last target that could be parsed, and what it is: most ask for the same again and again.
     last: Mutex<Option<(Box<str>, ReadKey)>>,
     /// The last run that a handle stood for: most present the same one again and again.
@@ -115,8 +162,22 @@ impl Doors {
         .await;
     }
 
-    /// Serves a loopback TCP listener until [`close`](Self::close).
+    /// Serves Vault's API on a loopback TCP listener until [`close`](Self::close).
     pub async fn serve_tcp(self: Arc<Self>, listener: TcpListener) {
+        self.serve_loopback(listener, Via::Tcp, None).await;
+    }
+
+    /// Serves a loopback TCP listener as AWS's own extension and agent do, until [`close`](Self::close).
+    pub async fn serve_secrets_manager(self: Arc<Self>, listener: TcpListener, what: SecretsManager) {
+        self.serve_loopback(listener, Via::SecretsManager, Some(Arc::new(what))).await;
+    }
+
+    async fn serve_loopback(
+        self: Arc<Self>,
+        listener: TcpListener,
+        via: Via,
+        secrets_manager: Option<Arc<SecretsManager>>,
+    ) {
         let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         let doors = Arc::clone(&self);
         let accept = || async {
@@ -124,14 +185,15 @@ impl Doors {
             stream.set_nodelay(true)?;
             Ok(stream)
         };
-        let asker = Asker::new(&Caller::Holder, Via::Tcp.door());
+        let asker = Asker::new(&Caller::Holder, via.door());
         self.accept(slots, accept, move |stream| {
             let connection = Connection {
                 doors: Arc::clone(&doors),
-                via: Via::Tcp,
+                via,
                 caller: Caller::Holder,
                 asker: asker.clone(),
                 refused: None,
+                secrets_manager: secrets_manager.clone(),
                 last: Mutex::default(),
                 run: Mutex::default(),
                 beats: AtomicU64::new(0),
@@ -162,6 +224,7 @@ impl Doors {
             asker: Asker::new(&caller, Via::Unix.door()),
             caller,
             refused,
+            secrets_manager: None,
             last: Mutex::default(),
             run: Mutex::default(),
             beats: AtomicU64::new(0),
@@ -250,6 +313,14 @@ where
 }
 
 impl Connection {
+    /// What holders of a token present on it.
+    fn token(&self) -> Option<&LocalToken> {
+        match &self.secrets_manager {
+            Some(door) => Some(&door.token),
+            None => self.doors.token.as_ref(),
+        }
+    }
+
     fn beat(&self) {
         self.beats.fetch_add(1, Ordering::Relaxed);
     }
@@ -271,6 +342,9 @@ async fn answer(connection: &Connection, request: Request) -> Response {
         Ok(who) => who,
         Err(refusal) => return *refusal,
     };
+    if let Some(door) = &connection.secrets_manager {
+        return Box::pin(secrets_manager::answer(connection, door, &who, &request)).await;
+    }
     let path = request.uri().path();
     if path.starts_with("/v1/") {
         vault::answer(connection, &who, &request).await

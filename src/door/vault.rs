@@ -1,6 +1,7 @@
 //! The Vault API door: what Vault's own clients read, answered from the broker.
 
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use http::{HeaderName, Method, StatusCode, Uri};
 
@@ -26,13 +27,7 @@ pub(super) async fn answer(connection: &Connection, who: &Who, request: &Request
         ref method if method.as_str() == "LIST" => true,
         _ => return response::read_only(),
     };
-    let run = match who {
-        Who::Run(run) => Arc::clone(run),
-        Who::Anybody | Who::Registrant => {
-            let named = request.headers().get(INVOCATION).map(http::HeaderValue::as_bytes);
-            broker.runs().current(named)
-        }
-    };
+    let run = run_of(connection, who, request);
     let uri = request.uri();
     let path = uri.path().strip_prefix("/v1/").unwrap_or_default();
     if path == "auth/token/lookup-self" && !list {
@@ -42,15 +37,32 @@ pub(super) async fn answer(connection: &Connection, who: &Who, request: &Request
         Ok(key) => key,
         Err(reason) => return refuse(&reason),
     };
-    let min_left = match request.headers().get(MIN_TTL).map(|text| target::min_ttl(text.as_bytes())) {
-        None => std::time::Duration::ZERO,
-        Some(Ok(min_left)) => min_left,
-        Some(Err(reason)) => return refuse(&reason),
+    let min_left = match min_left(request) {
+        Ok(min_left) => min_left,
+        Err(reason) => return refuse(&reason),
     };
     match broker.read(&connection.asker, &run, &ReadRequest { key, min_left }).await {
         Ok(disclosed) => response::disclosed(&disclosed),
         Err(denied) => response::denied(&denied),
     }
+}
+
+/// On whose behalf is read: the run whose handle was presented, the Lambda invocation that is named or the only one that is
+/// served, or the process's own run.
+pub(super) fn run_of(connection: &Connection, who: &Who, request: &Request) -> Arc<Active> {
+    match who {
+        Who::Run(run) => Arc::clone(run),
+        Who::Anybody | Who::Registrant => {
+            let named = request.headers().get(INVOCATION).map(http::HeaderValue::as_bytes);
+            connection.doors.broker.runs().current(named)
+        }
+    }
+}
+
+/// The least life that is asked for; zero where nothing is said.
+pub(super) fn min_left(request: &Request) -> Result<Duration, String> {
+    let said = request.headers().get(MIN_TTL);
+    said.map_or(Ok(Duration::ZERO), |text| target::min_ttl(text.as_bytes()))
 }
 
 impl Connection {
