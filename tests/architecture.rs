@@ -60,7 +60,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     ("dev", &["app", "audit", "config", "demo", "lease", "source"]),
-    ("lambda", &["app", "config", "lease", "run", "runs", "supervise"]),
+    ("lambda", &["app", "broker", "config", "lease", "run", "runs", "supervise"]),
     ("cli", &["lambda", "app", "audit", "config", "demo", "dev", "run"]),
     ("main", &["cli"]),
 ];

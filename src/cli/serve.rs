@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use clap::Args;
 use tracing::Level;
-use tracing_subscriber::Layer as _;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{Layer, Registry};
 
 use super::check::file_of;
 use super::{Output, Session};
@@ -154,6 +154,11 @@ pub(super) fn start_logging(log: &Log, session: &Session) -> Result<(), String> 
         LogFormat::Auto if !terminal => lines.json().flatten_event(true).boxed(),
         LogFormat::Auto | LogFormat::Text => lines.with_ansi(colour).boxed(),
     };
+    start_lines(lines, log)
+}
+
+/// Sends what the filter lets through to `lines`.
+pub(super) fn start_lines(lines: Box<dyn Layer<Registry> + Send + Sync>, log: &Log) -> Result<(), String> {
     let subscriber = tracing_subscriber::registry().with(lines.with_filter(quiet(&log.filter)));
     subscriber.try_init().map_err(|error| format!("logging cannot start: {error}"))
 }

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::document::Document;
+use super::environment::Environment;
 use super::problem::Origin;
 use super::raw::RawDuration;
 use super::validate::{Check, SECOND};
@@ -33,6 +34,12 @@ pub(crate) struct RawLambda {
     /// How long the login and the prefetches may hold up the function's start; Lambda itself allows 10 s. Default: "8s".
     #[schemars(extend("default" = "8s"))]
     pub(crate) init_timeout: Option<RawDuration>,
+    /// Whether metrics are printed for CloudWatch, in its embedded metric format: "off", "on". Default: "off".
+    /// Environment: TENURE_LAMBDA_METRICS.
+    pub(crate) metrics: Option<Metrics>,
+    /// The namespace of those metrics. Default: "Tenure".
+    #[schemars(extend("default" = "Tenure"))]
+    pub(crate) namespace: Option<String>,
 }
 
 /// Whose token invocations read with.
@@ -59,8 +66,18 @@ pub enum LambdaInit {
     Fail,
 }
 
+/// Whether metrics are printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub(crate) enum Metrics {
+    #[default]
+    Off,
+    On,
+}
+
 /// What is particular to the Lambda extension.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lambda {
     /// Whose token invocations read with.
     pub run: LambdaRun,
@@ -68,6 +85,8 @@ pub struct Lambda {
     pub init: LambdaInit,
     /// How long the start may take.
     pub init_timeout: Duration,
+    /// The CloudWatch namespace of the metrics that are printed; `None`: none are.
+    pub metrics: Option<String>,
 }
 
 impl Check<'_> {
@@ -77,13 +96,60 @@ impl Check<'_> {
             run: raw.run.unwrap_or_default(),
             init: raw.init.unwrap_or_default(),
             init_timeout: self.duration("lambda.init_timeout", timeout, 8 * SECOND, SECOND / 10, 10 * SECOND),
+            metrics: self
+                .namespace(raw.namespace.as_deref().unwrap_or("Tenure"))
+                .filter(|_| raw.metrics.unwrap_or_default() == Metrics::On),
         }
+    }
+
+    /// <https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/cloudwatch_concepts.html#Namespace>
+    fn namespace(&mut self, text: &str) -> Option<String> {
+        let fits = |c: char| c.is_ascii_alphanumeric() || ".-_/#: ".contains(c);
+        let good = (1..=255).contains(&text.len()) && text.chars().all(fits) && !text.trim().is_empty();
+        if good && !text.starts_with("AWS/") {
+            return Some(text.to_owned());
+        }
+        let message = format!(
+            "{text:?} is no namespace of CloudWatch's: 1 to 255 letters, digits and . - _ / # : or blanks, not beginning \
+             with \"AWS/\""
+        );
+        self.refuse("lambda.namespace", message)
     }
 }
 
-/// Fills in what a Lambda function needs where nothing was said of it: doors, and an audit log that goes where the
-/// function's own log goes.
-pub(crate) fn defaults(document: &mut Document) {
+/// A variable of Lambda's about the log of a function, the key that it is for, and its words with ours.
+type Said = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
+
+/// <https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html>
+const LOG: [Said; 2] = [
+    ("AWS_LAMBDA_LOG_FORMAT", "log.format", &[("JSON", "json"), ("Text", "text")]),
+    (
+        "AWS_LAMBDA_LOG_LEVEL",
+        "log.filter",
+        &[
+            ("TRACE", "trace"),
+            ("DEBUG", "debug"),
+            ("INFO", "info"),
+            ("WARN", "warn"),
+            ("ERROR", "error"),
+            // What is fatal is no line of the log: Lambda itself is told, and says it.
+            ("FATAL", "off"),
+        ],
+    ),
+];
+
+/// Fills in what a Lambda function needs where nothing was said of it: doors, a log as the function's own is, and an audit
+/// log that goes to the same place.
+pub(crate) fn defaults(document: &mut Document, environment: &Environment) {
+    for (variable, key, words) in LOG {
+        let said = environment.var(variable);
+        let word = words.iter().find(|(word, _)| said.is_some_and(|said| said.eq_ignore_ascii_case(word)));
+        if let Some((_, value)) = word
+            && document.said(key) == Origin::Default
+        {
+            document.set(key, value, Origin::Environment(variable.to_owned()));
+        }
+    }
     let listen = document.root.get("listen").and_then(toml::Value::as_table);
     if !listen.is_some_and(|listen| listen.contains_key("unix") || listen.contains_key("tcp")) {
         for (key, value) in DOORS {
@@ -96,7 +162,7 @@ pub(crate) fn defaults(document: &mut Document) {
     }
 }
 
-pub(super) fn word(config: &Lambda) -> [(&'static str, &'static str); 2] {
+pub(super) fn word(config: &Lambda) -> [(&'static str, &'static str); 3] {
     let run = match config.run {
         LambdaRun::Environment => "environment",
         LambdaRun::Invocation => "invocation",
@@ -105,5 +171,6 @@ pub(super) fn word(config: &Lambda) -> [(&'static str, &'static str); 2] {
         LambdaInit::Lazy => "lazy",
         LambdaInit::Fail => "fail",
     };
-    [("lambda.run", run), ("lambda.init", init)]
+    let metrics = if config.metrics.is_some() { "on" } else { "off" };
+    [("lambda.run", run), ("lambda.init", init), ("lambda.metrics", metrics)]
 }

@@ -322,6 +322,7 @@ pub(crate) const VARIABLES: &[(&str, &str)] = &[
     ("TENURE_LOG", "log.filter"),
     ("TENURE_LAMBDA_RUN", "lambda.run"),
     ("TENURE_LAMBDA_INIT", "lambda.init"),
+    ("TENURE_LAMBDA_METRICS", "lambda.metrics"),
 ];
 
 /// The variable that sets `key`, for a message on what is missing.

@@ -87,6 +87,7 @@ pub(crate) fn settings(config: &Config, document: &Document) -> Vec<Setting> {
         list.text(key, Some(&word.to_owned()));
     }
     list.duration("lambda.init_timeout", config.lambda.init_timeout);
+    list.text("lambda.namespace", config.lambda.metrics.as_ref());
     for (i, path) in config.prefetch.iter().enumerate() {
         list.text(&format!("prefetch[{i}].path"), Some(&path.to_string()));
     }

@@ -326,3 +326,26 @@ fn in_a_function_a_door_of_aws_takes_none_of_the_others_away() {
     let chosen = lambda("[listen.unix]\npath = \"/tmp/tenure/own.sock\"\n");
     assert!(chosen.tcp.is_none());
 }
+
+/// The log of a function is as Lambda is told that it is to be, unless we are told otherwise.
+#[test]
+fn in_a_function_the_log_is_as_lambda_says() {
+    let log = |text: &str, vars: &[(&str, &str)]| {
+        let vars = [("VAULT_ADDR", "https://vault.internal:8200"), ("TENURE_AUTH_ROLE", "orders")]
+            .into_iter()
+            .chain(vars.iter().copied())
+            .collect();
+        let flags = Overrides { lambda: true, ..Overrides::default() };
+        let loaded = parse(Some((Path::new("tenure.toml"), text)), &vars, &flags, NOW).unwrap();
+        (loaded.config.log.filter.to_string(), loaded.config.log.format)
+    };
+    assert_eq!(log("", &[]), ("info".to_owned(), LogFormat::Auto));
+    let said = [("AWS_LAMBDA_LOG_LEVEL", "WARN"), ("AWS_LAMBDA_LOG_FORMAT", "Text")];
+    assert_eq!(log("", &said), ("warn".to_owned(), LogFormat::Text));
+    for (level, filter) in [("TRACE", "trace"), ("debug", "debug"), ("FATAL", "off"), ("what", "info")] {
+        assert_eq!(log("", &[("AWS_LAMBDA_LOG_LEVEL", level)]).0, filter);
+    }
+    assert_eq!(log("[log]\nfilter = \"debug\"\n", &said), ("debug".to_owned(), LogFormat::Text));
+    assert_eq!(log("", &[said[0], ("TENURE_LOG", "error")]).0, "error");
+    assert_eq!(loaded(LEAST, &said).unwrap().config.log.format, LogFormat::Auto, "elsewhere it says nothing");
+}

@@ -196,6 +196,12 @@ impl Runs {
         self.common.busy.count()
     }
 
+    /// How many leases were replaced by new ones, of all runs.
+    #[must_use]
+    pub fn rotations(&self) -> u64 {
+        self.common.rotations.load(Ordering::Relaxed)
+    }
+
     /// Waits until no call to upstream is under way.
     pub async fn quiet(&self) {
         self.common.busy.none().await;

@@ -171,6 +171,8 @@ struct Common {
     own_token: Option<Arc<Grant>>,
     token_ttl: Duration,
     busy: Busy,
+    /// Leases that were replaced by new ones.
+    rotations: Arc<AtomicU64>,
     task: Option<Arc<EcsTask>>,
     lambda: Option<Lambda>,
 }
@@ -203,6 +205,7 @@ impl Runs {
                 .map(|role| Arc::new(Grant { role: role.into(), policies: Vec::new(), namespace: None })),
             token_ttl,
             busy: Busy::default(),
+            rotations: Arc::default(),
             task: task.map(Arc::new),
             lambda,
         };
@@ -445,6 +448,7 @@ impl Common {
             deadline: Mutex::new(active.deadline()),
             patience: PATIENCE,
             busy: self.busy.clone(),
+            rotations: Arc::clone(&self.rotations),
         })
     }
 
