@@ -1,6 +1,7 @@
 //! The composition: the one place that names the adapters and puts all parts together.
 
 pub mod doctor;
+mod listeners;
 mod login;
 mod secrets_manager;
 pub mod subject;
@@ -10,14 +11,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::audit::{self, Audit, AuditError, Entry, Event};
 use crate::broker::Broker;
 use crate::clock::Clock;
 use crate::config::{self, AuditSink, Config, RunEnv};
-use crate::door::{Doors, ListenError, LocalToken, UnixDoor, UnixOptions};
+use crate::door::{Doors, ListenError, LocalToken};
 use crate::lease::failure::Failure;
 use crate::lease::upstream::{Login, ReadKey, Source};
 use crate::metrics::Metrics;
@@ -37,6 +37,8 @@ use crate::source::vault::VaultSource;
 use crate::supervise::Supervisor;
 use crate::vault::{ClientCert, VaultClient, VaultConfig};
 use crate::workflow::{self, StepFunctions};
+
+pub use listeners::Listeners;
 
 /// How often the clocks are compared.
 const HEARTBEAT: Duration = Duration::from_secs(1);
@@ -163,44 +165,6 @@ pub fn process_run(env: RunEnv) -> Result<Process, AppError> {
 
 fn no_randomness(source: getrandom::Error) -> AppError {
     AppError::System { what: "the system has no randomness to give", source: std::io::Error::other(source) }
-}
-
-/// What callers connect to. Nothing of it is a secret: they may wait there for a broker that has yet to begin.
-#[derive(Debug)]
-pub struct Listeners {
-    unix: Option<UnixDoor>,
-    tcp: Option<TcpListener>,
-    secrets_manager: Option<TcpListener>,
-}
-
-impl Listeners {
-    /// Binds what is configured.
-    ///
-    /// # Errors
-    /// What stands in the way.
-    pub async fn bind(listen: &config::Listen) -> Result<Self, AppError> {
-        let unix = listen.unix.as_ref().map(|unix| {
-            UnixDoor::bind(&UnixOptions {
-                path: unix.path.clone(),
-                mode: unix.mode,
-                owner: unix.owner,
-                group: unix.group,
-            })
-        });
-        let unix = unix.transpose()?;
-        let tcp = match &listen.tcp {
-            Some(tcp) => Some(TcpListener::bind(tcp.address).await.map_err(|source| ListenError::Io {
-                what: format!("binding listen.tcp.address {}", tcp.address),
-                source,
-            })?),
-            None => None,
-        };
-        let secrets_manager = match &listen.secrets_manager {
-            Some(listen) => Some(secrets_manager::bind(listen).await?),
-            None => None,
-        };
-        Ok(Self { unix, tcp, secrets_manager })
-    }
 }
 
 /// A broker that serves.
