@@ -6,6 +6,7 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use serde::Serializer as _;
 use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
@@ -50,35 +51,23 @@ where
         let mut fields = Fields::default();
         event.record(&mut fields);
         let about = event.metadata();
-        writeln!(
-            writer,
-            "{}",
-            line(time, about.level().as_str(), served.as_deref(), about.target(), fields.0)
-        )
+        let message = fields.0.remove("message").unwrap_or_default();
+        // What Lambda looks at comes first, and is not for an event to say.
+        let first = [
+            ("timestamp", Some(time.into())),
+            ("level", Some(about.level().as_str().into())),
+            ("requestId", served.as_deref().map(Value::from)),
+            ("message", Some(message)),
+            ("target", Some(about.target().into())),
+        ];
+        let said = fields.0.iter().filter(|(name, _)| !first.iter().any(|(known, _)| known == name));
+        let said = said.map(|(name, value)| (name.as_str(), value));
+        let mut line = Vec::new();
+        serde_json::Serializer::new(&mut line)
+            .collect_map(first.iter().filter_map(|(name, value)| Some((*name, value.as_ref()?))).chain(said))
+            .map_err(|_| fmt::Error)?;
+        writeln!(writer, "{}", String::from_utf8_lossy(&line))
     }
-}
-
-/// The object: what Lambda looks at first, then what the event says.
-fn line(
-    time: String,
-    level: &str,
-    request: Option<&str>,
-    target: &str,
-    mut said: Map<String, Value>,
-) -> Value {
-    let mut line = Map::new();
-    line.insert("timestamp".to_owned(), time.into());
-    line.insert("level".to_owned(), level.into());
-    if let Some(request) = request {
-        line.insert("requestId".to_owned(), request.into());
-    }
-    line.insert("message".to_owned(), said.remove("message").unwrap_or_default());
-    line.insert("target".to_owned(), target.into());
-    for (name, value) in said {
-        // What Lambda looks at is not for an event to say.
-        line.entry(name).or_insert(value);
-    }
-    Value::Object(line)
 }
 
 #[derive(Default)]
@@ -104,6 +93,15 @@ impl Visit for Fields {
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
+        self.put(field, value);
+    }
+
+    /// A duration's milliseconds come as these.
+    fn record_u128(&mut self, field: &Field, value: u128) {
+        self.put(field, u64::try_from(value).unwrap_or(u64::MAX));
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
         self.put(field, value);
     }
 
@@ -140,7 +138,7 @@ mod tests {
         let writer = kept.clone();
         let layer = tracing_subscriber::fmt::layer().event_format(Lines).with_writer(move || writer.clone());
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
-            tracing::warn!(millis = 7_u64, level = "mine", ok = true, path = %"a/b", "one \"word\"\n{}", 1);
+            tracing::warn!(millis = 7_u128, level = "mine", ok = true, path = %"a/b", "one \"word\"\n{}", 1);
             about("6d68");
             tracing::info!("within");
             about_no_more("another");
@@ -151,6 +149,7 @@ mod tests {
         let text = String::from_utf8(kept.0.lock().unwrap().clone()).unwrap();
         let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!(lines.len(), 4, "one line each: {text}");
+        assert!(text.starts_with("{\"timestamp\":\""), "{text}");
         let first = &lines[0];
         assert_eq!((&first["level"], &first["message"]), (&"WARN".into(), &"one \"word\"\n1".into()));
         assert_eq!(
