@@ -10,7 +10,7 @@ IN_PROCESS := $(filter-out stack,$(patsubst tests/%.rs,%,$(wildcard tests/*.rs))
 .PHONY: test format lint docs unit real stack setup deny bench demo clean
 
 ## Everything that must hold, in the order in which it fails fastest.
-test: format lint docs unit real deny
+test: format lint docs unit real deny templates
 
 format:
 	cargo fmt --check
@@ -53,6 +53,16 @@ $(CARGO_DENY):
 ## Measures beside a reference, in the same run.
 bench:
 	cargo bench --locked --bench audit --bench read --bench runs
+
+## The Lambda layers of both architectures, and that they are small; `deploy/lambda` says what to do with them.
+.PHONY: lambda-layer
+lambda-layer:
+	$(PYTHON) deploy/lambda/layer.py
+
+## The templates in deploy/lambda.
+.PHONY: templates
+templates:
+	$(PYTHON) deploy/lambda/check.py
 
 demo:
 	cargo run --locked --release -- demo
