@@ -22,7 +22,8 @@ const PLACES: [&str; 2] = ["/var/task/tenure.toml", "/opt/tenure/tenure.toml"];
         where AWS_LAMBDA_RUNTIME_API is set.\n\nThe configuration is TENURE_CONFIG, else tenure.toml beside the function's \
         code, else /opt/tenure/tenure.toml, and the environment variables over it; VAULT_ADDR and TENURE_AUTH_ROLE are \
         enough. The function reads at unix:///tmp/tenure/tenure.sock, or at http://127.0.0.1:8200 with what \
-        /tmp/tenure/token holds as VAULT_TOKEN. Audit lines go to the function's log, and lines of our own in the form and \
+        /tmp/tenure/token holds as VAULT_TOKEN. With a [[listen.secrets_manager.secret]] it answers at \
+        http://localhost:2773 as AWS's own extension, too. Audit lines go to the function's log, and lines of our own in the form and \
         from the level that AWS_LAMBDA_LOG_FORMAT and AWS_LAMBDA_LOG_LEVEL say.",
     after_long_help = "Example, in the environment of the function:\n  \
         VAULT_ADDR=https://vault.internal:8200 TENURE_AUTH_ROLE=orders TENURE_TOKEN_ROLE=run"
