@@ -11,7 +11,7 @@ IN_PROCESS := $(filter-out stack lambda,$(patsubst tests/%.rs,%,$(wildcard tests
 .PHONY: test format lint docs unit fuzz fuzz-build fuzz-smoke real stack setup deny bench demo clean
 
 ## Everything that must hold, in the order in which it fails fastest.
-test: format lint docs unit fuzz-smoke real deny
+test: format lint docs unit fuzz-smoke real deny templates
 
 format:
 	cargo fmt --check
@@ -76,6 +76,16 @@ $(CARGO_DENY):
 bench:
 	cargo bench --locked --bench audit --bench read --bench runs
 	cargo test --locked --test faults -- --nocapture
+
+## The Lambda layers of both architectures, and that they are small; `deploy/lambda` says what to do with them.
+.PHONY: lambda-layer
+lambda-layer:
+	$(PYTHON) deploy/lambda/layer.py
+
+## The templates in deploy/lambda.
+.PHONY: templates
+templates:
+	$(PYTHON) deploy/lambda/check.py
 
 demo:
 	cargo run --locked --release -- demo

@@ -1,7 +1,9 @@
 //! The composition: the one place that names the adapters and puts all parts together.
 
 pub mod doctor;
+mod listeners;
 mod login;
+mod secrets_manager;
 mod serve;
 pub mod subject;
 
@@ -10,13 +12,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
-
 use crate::audit::{self, Audit, AuditError, Entry, Event};
 use crate::broker::Broker;
 use crate::clock::Clock;
 use crate::config::{self, AuditSink, Config, RunEnv};
-use crate::door::{Doors, ListenError, LocalToken, UnixDoor, UnixOptions};
+use crate::door::{Doors, ListenError, LocalToken};
 use crate::lease::failure::Failure;
 use crate::lease::upstream::{Login, ReadKey, Source};
 use crate::metrics::Metrics;
@@ -37,6 +37,7 @@ use crate::supervise::Supervisor;
 use crate::vault::{ClientCert, VaultClient, VaultConfig};
 use crate::workflow::{self, StepFunctions};
 
+pub use listeners::Listeners;
 pub use serve::{Ended, serve};
 
 /// How often the clocks are compared.
@@ -166,39 +167,6 @@ fn no_randomness(source: getrandom::Error) -> AppError {
     AppError::System { what: "the system has no randomness to give", source: std::io::Error::other(source) }
 }
 
-/// What callers connect to. Nothing of it is a secret: they may wait there for a broker that has yet to begin.
-#[derive(Debug)]
-pub struct Listeners {
-    unix: Option<UnixDoor>,
-    tcp: Option<TcpListener>,
-}
-
-impl Listeners {
-    /// Binds what is configured.
-    ///
-    /// # Errors
-    /// What stands in the way.
-    pub async fn bind(listen: &config::Listen) -> Result<Self, AppError> {
-        let unix = listen.unix.as_ref().map(|unix| {
-            UnixDoor::bind(&UnixOptions {
-                path: unix.path.clone(),
-                mode: unix.mode,
-                owner: unix.owner,
-                group: unix.group,
-            })
-        });
-        let unix = unix.transpose()?;
-        let tcp = match &listen.tcp {
-            Some(tcp) => Some(TcpListener::bind(tcp.address).await.map_err(|source| ListenError::Io {
-                what: format!("binding listen.tcp.address {}", tcp.address),
-                source,
-            })?),
-            None => None,
-        };
-        Ok(Self { unix, tcp })
-    }
-}
-
 /// A broker that serves.
 pub struct App {
     broker: Arc<Broker>,
@@ -209,6 +177,7 @@ pub struct App {
     grace: Duration,
     socket: Option<PathBuf>,
     tcp: Option<SocketAddr>,
+    secrets_manager: Option<SocketAddr>,
 }
 
 impl App {
@@ -257,7 +226,9 @@ impl App {
         };
         let token =
             config.listen.tcp.as_ref().map(|tcp| LocalToken::from_file(&tcp.token_file)).transpose()?;
-        let Listeners { unix, tcp } = listeners;
+        let Listeners { unix, tcp, secrets_manager } = listeners;
+        let aws = config.listen.secrets_manager.as_ref();
+        let aws = aws.map(|listen| secrets_manager::door(listen, run.session_token)).transpose()?;
         let address = tcp.as_ref().and_then(|listener| listener.local_addr().ok());
         audit.note(&Entry::done(Event::Boot).detail(concat!("tenure ", env!("CARGO_PKG_VERSION"))));
         let supervisor = Supervisor::default();
@@ -324,6 +295,10 @@ impl App {
         if let Some(listener) = tcp {
             supervisor.spawn("tcp door", Arc::clone(&doors).serve_tcp(listener));
         }
+        let aws_address = secrets_manager.as_ref().and_then(|listener| listener.local_addr().ok());
+        if let (Some(listener), Some(door)) = (secrets_manager, aws) {
+            supervisor.spawn("aws door", Arc::clone(&doors).serve_secrets_manager(listener, door));
+        }
         supervisor.spawn("heartbeat", heartbeat(Arc::clone(&broker), clock, frozen));
         Ok(Self {
             broker,
@@ -334,6 +309,7 @@ impl App {
             grace: config.shutdown.grace,
             socket: config.listen.unix.as_ref().map(|unix| unix.path.clone()),
             tcp: address,
+            secrets_manager: aws_address,
         })
     }
 
@@ -353,6 +329,12 @@ impl App {
     #[must_use]
     pub fn tcp(&self) -> Option<SocketAddr> {
         self.tcp
+    }
+
+    /// Where the Secrets Manager door is, if there is one.
+    #[must_use]
+    pub fn secrets_manager(&self) -> Option<SocketAddr> {
+        self.secrets_manager
     }
 
     /// Waits for the login and the run token, then revokes what an earlier process left behind.

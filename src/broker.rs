@@ -26,7 +26,7 @@ mod status;
 
 pub use crate::runs::{Active, Cause, Found, Refusal as RunRefusal, Registrant};
 pub use registration::{RunView, Visitor};
-pub use status::{Readiness, Status};
+pub use status::{Counts, Readiness, Status};
 
 /// What a door asks for.
 #[derive(Clone, Debug)]

@@ -25,7 +25,7 @@ use tokio::sync::{Notify, mpsc};
 use crate::app::{App, AppError, Listeners, Process, Upstream, process_run};
 use crate::causes::causes;
 use crate::clock::{Clock, Moment, Until};
-use crate::config::{Config, LAMBDA_FOLDER, LambdaInit, LambdaRun, RunEnv, SecretPath};
+use crate::config::{Config, DoorToken, LAMBDA_FOLDER, LambdaInit, LambdaRun, RunEnv, SecretPath};
 use crate::lease::keeper::Refusal;
 use crate::lease::upstream::ReadKey;
 use crate::run::lambda::Invocation;
@@ -33,11 +33,15 @@ use crate::runs::{Active, Runs};
 use crate::supervise::Supervisor;
 
 mod api;
+mod emf;
 mod environ;
+mod lines;
 mod telemetry;
 
 pub use api::{ApiError, Events, Extension, Happened};
+use emf::Meter;
 pub use environ::{AwsEnv, Start};
+pub use lines::Lines;
 use telemetry::{Telemetry, Told};
 
 /// A process that was away for longer was frozen, and its connections may be gone.
@@ -131,6 +135,8 @@ pub async fn serve(setup: Setup) -> Result<(), Fatal> {
         LambdaRun::Environment => Vec::new(),
         LambdaRun::Invocation => std::mem::take(&mut config.prefetch),
     };
+    let metrics = config.lambda.metrics.as_deref();
+    let meter = metrics.map(|namespace| Arc::new(Meter::new(namespace, &aws.function, began)));
     let start = Begin { config, run, aws, upstream, clock: clock.clone(), listeners: Some(listeners) };
     let mut stage = Stage {
         extension,
@@ -140,6 +146,7 @@ pub async fn serve(setup: Setup) -> Result<(), Fatal> {
         told: Some(told),
         over,
         hears,
+        meter,
         supervisor,
         clock,
         asked: began,
@@ -186,6 +193,8 @@ struct Stage {
     over: Arc<Notify>,
     /// Whether telemetry is heard.
     hears: bool,
+    /// Tells CloudWatch what has happened, where that is wanted.
+    meter: Option<Arc<Meter>>,
     supervisor: Supervisor,
     clock: Clock,
     /// When the last event was asked for.
@@ -211,6 +220,8 @@ impl Stage {
         let concurrent = self.start.aws.start == Start::Concurrent;
         let keys = self.own_keys().map(<[ReadKey]>::to_vec);
         let clock = self.clock.clone();
+        // Where invocations are not told of, their ends are.
+        let meter = self.meter.clone().filter(|_| concurrent).map(|meter| (meter, Arc::clone(app.broker())));
         self.supervisor.spawn("invocations", async move {
             while let Some(event) = hear(&mut told).await {
                 match event {
@@ -229,6 +240,11 @@ impl Stage {
                     Told::Done { request, status } => {
                         tracing::debug!(request, status, "the invocation is over");
                         listening.invoked(&request);
+                        lines::about_no_more(&request);
+                        if let Some((meter, broker)) = &meter {
+                            let line = meter.turn(None, clock.now(), broker.counts());
+                            line.iter().for_each(|line| emf::print(line));
+                        }
                         over.notify_one();
                     }
                 }
@@ -245,6 +261,9 @@ impl Stage {
         let spent = self.clock.now().since(began);
         let left = self.start.config.lambda.init_timeout.saturating_sub(spent);
         let ready = ready(runs, left).await;
+        if let Some(meter) = &self.meter {
+            meter.started(self.clock.now().since(began));
+        }
         match (ready, self.start.config.lambda.init) {
             (Ok(()), _) => {
                 let spent = self.clock.now().since(began);
@@ -296,6 +315,7 @@ impl Stage {
     /// An invocation begins: everything is judged anew, and what would not outlive it is refreshed while the function runs.
     async fn invoked(&mut self, invocation: &Invocation, deadline: Duration) -> Result<(), Fatal> {
         let now = self.clock.now();
+        lines::about(&invocation.request);
         let until = Until::new(now, deadline.saturating_sub(now.wall()));
         let late = |fatal| Fatal { started: true, ..fatal };
         let first = self.app.is_none();
@@ -303,6 +323,7 @@ impl Stage {
             self.begin().await.map_err(late)?;
         }
         let Some(app) = &self.app else { return Ok(()) };
+        self.turn(app, Some(&invocation.request), now);
         let runs = Arc::clone(app.broker().runs());
         if now.since(self.asked) > FROZEN {
             runs.thawed();
@@ -378,7 +399,14 @@ impl Stage {
             app.broker().runs().thawed();
         }
         tracing::info!(reason, "the environment ends: revoking");
+        self.turn(&app, None, now);
         app.stop_within(left).await;
+    }
+
+    /// Tells what has happened so far: an invocation begins, or the environment ends.
+    fn turn(&self, app: &App, request: Option<&str>, now: Moment) {
+        let line = self.meter.as_ref().and_then(|meter| meter.turn(request, now, app.broker().counts()));
+        line.iter().for_each(|line| emf::print(line));
     }
 }
 
@@ -422,6 +450,10 @@ fn folder(config: &Config) -> Result<(), String> {
     let wanted = [
         config.listen.unix.as_ref().map(|unix| unix.path.as_path()),
         config.listen.tcp.as_ref().map(|tcp| tcp.token_file.as_path()),
+        config.listen.secrets_manager.as_ref().and_then(|listen| match &listen.token {
+            DoorToken::File(file) => Some(file.as_path()),
+            DoorToken::Session => None,
+        }),
     ];
     if !wanted.into_iter().flatten().any(|path| path.parent() == Some(ours)) {
         return Ok(());

@@ -42,7 +42,7 @@
 //! | [`policy`], [`audit`], [`metrics`] | who may ask for what, and what runs may have ([`policy::rules`]); the hash-chained log; what is counted |
 //! | [`runs`] | all runs: the registry of those that are open, how one begins, its life (pure, as a lease's is), its token and its leases; the journal of what a crash would leave |
 //! | [`broker`] | one read, from the caller to the receipt; runs, as those see them who register them |
-//! | [`door`] | the Vault API on a Unix socket and on loopback TCP, and the pages about runs |
+//! | [`door`] | the Vault API on a Unix socket and on loopback TCP, that of AWS's Secrets Manager extension, and the pages about runs |
 //! | [`aws`], `https` | what adapters connect with: every AWS SDK client of ours, and everything else: one TLS stack, one reading of what failed |
 //! | [`vault`], [`identity`], [`source`] | adapters: the client to Vault, the logins (AWS IAM and others), Vault as a source, and a small Vault in memory |
 //! | [`workflow`], [`subject`] | adapters: Step Functions and the ECS task metadata endpoint; whose tokens are believed |

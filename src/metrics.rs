@@ -124,6 +124,17 @@ impl Metrics {
         }
     }
 
+    /// How many disclosures there were that came from there.
+    #[must_use]
+    pub fn reads(&self, from: Freshness) -> u64 {
+        let [cache, vault, stale] = &self.reads;
+        match from {
+            Freshness::Cache => cache.get(),
+            Freshness::Vault => vault.get(),
+            Freshness::Stale => stale.get(),
+        }
+    }
+
     /// Everything in the text format, with what the audit log counts itself.
     #[must_use]
     pub fn text(&self, audit: Counters) -> String {

@@ -62,9 +62,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     ("dev", &["app", "audit", "config", "demo", "init", "lease", "source"]),
-    ("lambda", &["app", "config", "lease", "run", "runs", "supervise"]),
+    ("lambda", &["app", "broker", "config", "lease", "run", "runs", "supervise"]),
     ("cli", &["lambda", "app", "audit", "config", "demo", "dev", "init", "run"]),
     ("main", &["cli"]),
+    ("bin", &["cli"]),
     // Compiled for tests and the fuzzer alone.
     ("fuzz", &[]),
 ];
@@ -128,7 +129,7 @@ fn modules_use_only_what_stands_before_them() {
         // Tests may reach wherever they need to.
         let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
         let is_test = ["tests", "invariants", "fuzz"].iter().any(|it| inner.to_string_lossy().contains(it));
-        for name in used(code, if module == "main" { "tenure::" } else { "crate::" }) {
+        for name in used(code, if matches!(&*module, "main" | "bin") { "tenure::" } else { "crate::" }) {
             let fine = name == module || VALUES.contains(&&*name) || allowed.contains(&&*name) || is_test;
             if !fine && rules.contains_key(&*name) {
                 wrong.push(format!("{} uses {name}", inner.display()));

@@ -239,3 +239,32 @@ fn the_configurations_that_are_shown_are_of_the_schema() {
         assert!(found.len() == 1 && found[0].contains(said), "{wrong}: {found:?}");
     }
 }
+
+/// What stands beside the code of a function, with what the templates put into its environment.
+#[test]
+fn the_function_in_deploy_is_configured_and_reads_by_what_it_asks_for() {
+    let variables = [
+        ("VAULT_ADDR", "https://vault.internal:8200"),
+        ("TENURE_AUTH_ROLE", "orders"),
+        ("TENURE_TOKEN_ROLE", "run"),
+        ("TENURE_LAMBDA_METRICS", "on"),
+    ];
+    let flags = Overrides { lambda: true, ..Overrides::default() };
+    let loaded = |text: &str| {
+        let file = Some((Path::new("tenure.toml"), text));
+        config::parse(file, &variables.into_iter().collect(), &flags, Clock::system().now())
+            .unwrap_or_else(|problems| panic!("{text}\n{problems}"))
+    };
+    let config = loaded(&project("deploy/lambda/function/tenure.toml")).config;
+    assert_eq!(config.lambda.metrics.as_deref(), Some("Tenure"));
+    let door = config.listen.secrets_manager.expect("the door of AWS's extension");
+    let program = project("deploy/lambda/function/app.py");
+    assert!(door.secrets.iter().any(|secret| program.contains(&format!("secret({:?})", secret.id))));
+    for template in ["deploy/lambda/template.yaml", "deploy/lambda/terraform/main.tf"] {
+        let template = project(template);
+        assert!(variables.iter().all(|(name, _)| template.contains(name)));
+    }
+    let page = project("deploy/lambda/README.md");
+    let block = page.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a block");
+    assert!(loaded(block).config.listen.secrets_manager.is_some());
+}

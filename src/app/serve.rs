@@ -134,6 +134,7 @@ impl App {
             run = %runs.own().run.id,
             socket = self.socket.as_ref().map(|path| path.display().to_string()),
             tcp = self.tcp.map(|address| address.to_string()),
+            secrets_manager = self.secrets_manager.map(|address| address.to_string()),
             "serving; leases hang off {leases}"
         );
     }

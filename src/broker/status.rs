@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::{Broker, RunView};
 use crate::clock::Moment;
 use crate::lease::keeper::TokenKeeper;
+use crate::lease::view::Freshness;
 
 /// More runs than that are counted and not shown.
 const MOST_SHOWN: usize = 1000;
@@ -100,6 +101,20 @@ impl Broker {
         }
     }
 
+    /// What has happened so far.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        let metrics = &self.metrics;
+        Counts {
+            cache: metrics.reads(Freshness::Cache),
+            vault: metrics.reads(Freshness::Vault),
+            stale: metrics.reads(Freshness::Stale),
+            rotations: self.runs.rotations(),
+            denied: metrics.denied.get(),
+            failed: metrics.failed.get() + metrics.unaudited.get(),
+        }
+    }
+
     /// The metrics, in Prometheus' text format.
     #[must_use]
     pub fn scrape(&self) -> String {
@@ -114,6 +129,23 @@ impl Broker {
         self.metrics.ready.set(i64::from(self.ready().ready));
         self.metrics.text(self.audit.counters())
     }
+}
+
+/// What has happened since the broker began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Secrets disclosed that were held.
+    pub cache: u64,
+    /// Secrets disclosed that were fetched for it.
+    pub vault: u64,
+    /// Values disclosed past their time, labelled, because Vault did not answer.
+    pub stale: u64,
+    /// Leases replaced by new ones.
+    pub rotations: u64,
+    /// Requests refused by policy or by a limit.
+    pub denied: u64,
+    /// Reads that upstream failed, or whose audit line could not be written.
+    pub failed: u64,
 }
 
 /// Whether everything is there, and if not, what is missing.

@@ -3,14 +3,15 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use tracing_subscriber::Layer as _;
 
 use super::check::file_of;
 use super::logging;
 use super::serve::{harden, open_files, outlive_limits};
 use super::{Output, Session};
 use crate::app::Upstream;
-use crate::config::{self, Overrides};
-use crate::lambda::{AwsEnv, Events, Extension, Fatal, Setup, Start, serve};
+use crate::config::{self, Log, LogFormat, Overrides};
+use crate::lambda::{AwsEnv, Events, Extension, Fatal, Lines, Setup, Start, serve};
 
 /// Where the configuration may be in a function, beside the environment variables.
 const PLACES: [&str; 2] = ["/var/task/tenure.toml", "/opt/tenure/tenure.toml"];
@@ -22,7 +23,11 @@ const PLACES: [&str; 2] = ["/var/task/tenure.toml", "/opt/tenure/tenure.toml"];
         where AWS_LAMBDA_RUNTIME_API is set.\n\nThe configuration is TENURE_CONFIG, else tenure.toml beside the function's \
         code, else /opt/tenure/tenure.toml, and the environment variables over it; VAULT_ADDR and TENURE_AUTH_ROLE are \
         enough. The function reads at unix:///tmp/tenure/tenure.sock, or at http://127.0.0.1:8200 with what \
-        /tmp/tenure/token holds as VAULT_TOKEN. Audit lines go to the function's log.",
+        /tmp/tenure/token holds as VAULT_TOKEN. With a [[listen.secrets_manager.secret]] it answers at \
+        http://localhost:2773 as AWS's own extension, too. Audit lines go to the function's log, and lines of our own in the form and \
+        from the level that AWS_LAMBDA_LOG_FORMAT and AWS_LAMBDA_LOG_LEVEL say.\n\n\
+        Exit code: 0 Lambda ended the environment, 1 not started, or ended by an error, which Lambda was told, 2 this is no \
+        Lambda function.",
     after_long_help = "Example, in the environment of the function:\n  \
         VAULT_ADDR=https://vault.internal:8200 TENURE_AUTH_ROLE=orders TENURE_TOKEN_ROLE=run"
 )]
@@ -83,7 +88,7 @@ async fn start(
     let flags = Overrides { lambda: true, ..Overrides::default() };
     let loaded = config::load(file.as_deref(), &session.environment, &flags, session.clock.now());
     let loaded = loaded.map_err(|problems| invalid(problems.to_string()))?;
-    logging::start(&loaded.config.log, session).map_err(invalid)?;
+    lines_of(&loaded.config.log).map_err(invalid)?;
     let setup = Setup {
         extension: extension.clone(),
         aws,
@@ -94,6 +99,16 @@ async fn start(
         began,
     };
     serve(setup).await
+}
+
+/// Log lines go to stderr, which Lambda takes as well: JSON in its own form, or text.
+fn lines_of(log: &Log) -> Result<(), String> {
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = match log.format {
+        LogFormat::Auto | LogFormat::Json => lines.event_format(Lines).boxed(),
+        LogFormat::Text => lines.with_ansi(false).boxed(),
+    };
+    logging::start_lines(lines, log)
 }
 
 /// The file name of the executable, by which Lambda knows the extension.

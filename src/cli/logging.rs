@@ -1,9 +1,9 @@
 //! The process's own log lines: in which form, and how much of whom.
 
-use tracing_subscriber::Layer as _;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{Layer, Registry};
 
 use super::Session;
 use crate::config::{Log, LogFormat};
@@ -36,6 +36,11 @@ pub(super) fn start(log: &Log, session: &Session) -> Result<(), String> {
             lines.json().flatten_event(true).with_current_span(false).boxed()
         }
     };
+    start_lines(lines, log)
+}
+
+/// Sends what the filter lets through to `lines`.
+pub(super) fn start_lines(lines: Box<dyn Layer<Registry> + Send + Sync>, log: &Log) -> Result<(), String> {
     let subscriber = tracing_subscriber::registry().with(lines.with_filter(capped(&log.filter)));
     subscriber.try_init().map_err(|error| format!("logging cannot start: {error}"))
 }

@@ -50,6 +50,15 @@ pub fn main() -> ExitCode {
     ExitCode::from(run(command, &session).print())
 }
 
+/// Runs the Lambda extension, and nothing else: a binary that begins here has no other command in it.
+#[must_use]
+pub fn extension() -> ExitCode {
+    let environment = Environment::from_os(std::env::vars_os());
+    let screen = Screen::new(&environment, std::io::stdout().is_terminal(), std::io::stderr().is_terminal());
+    let session = Session { environment, screen, clock: Clock::system() };
+    ExitCode::from(lambda::lambda(&session).print())
+}
+
 #[derive(Debug, Parser)]
 #[command(
     name = "tenure",

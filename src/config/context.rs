@@ -25,6 +25,9 @@ pub struct RunEnv {
     pub subject_file: Option<PathBuf>,
     /// `ECS_CONTAINER_METADATA_URI_V4`: set by ECS.
     pub ecs_metadata: Option<String>,
+    /// `AWS_SESSION_TOKEN`; with SnapStart, which has none of its own, `AWS_CONTAINER_AUTHORIZATION_TOKEN`: what callers of
+    /// AWS's own extension present.
+    pub session_token: Option<Credential>,
 }
 
 impl RunEnv {
@@ -82,6 +85,10 @@ impl RunEnv {
             task_token: reader.read("TENURE_TASK_TOKEN", request::task_token),
             subject_file: environment.var("TENURE_SUBJECT_FILE").map(PathBuf::from),
             ecs_metadata: environment.var("ECS_CONTAINER_METADATA_URI_V4").map(str::to_owned),
+            session_token: environment
+                .var("AWS_SESSION_TOKEN")
+                .or_else(|| environment.var("AWS_CONTAINER_AUTHORIZATION_TOKEN"))
+                .map(|token| Credential::new(token.to_owned())),
         }
     }
 }

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 
 use super::document::Document;
-use super::lambda;
 use super::nearest::nearest;
 use super::problem::{Origin, Problem};
 use super::raw::VARIABLES;
@@ -146,9 +145,6 @@ impl Overrides {
             if let Some(value) = value {
                 document.set(key, value, Origin::Flag(flag.to_owned()));
             }
-        }
-        if self.lambda {
-            lambda::defaults(document);
         }
     }
 }

@@ -6,15 +6,16 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::document::Document;
+use super::environment::Environment;
 use super::problem::Origin;
 use super::raw::RawDuration;
 use super::validate::{Check, SECOND};
 
-/// What holds in a Lambda function where nobody says otherwise, and the table that has to be empty for that.
-const DEFAULTS: &[(&str, &str, &str)] = &[
-    ("listen", "listen.unix.path", "/tmp/tenure/tenure.sock"),
-    ("listen", "listen.tcp.address", "127.0.0.1:8200"),
-    ("listen", "listen.tcp.token_file", "/tmp/tenure/token"),
+/// The doors of a Lambda function where nobody says which of these there are to be.
+const DOORS: &[(&str, &str)] = &[
+    ("listen.unix.path", "/tmp/tenure/tenure.sock"),
+    ("listen.tcp.address", "127.0.0.1:8200"),
+    ("listen.tcp.token_file", "/tmp/tenure/token"),
 ];
 
 /// The folder of what is made there by default.
@@ -26,14 +27,22 @@ pub(crate) struct RawLambda {
     /// Whose token invocations read with: "environment", one run token for the execution environment, whose leases all
     /// its invocations share; "invocation", a run token for each, which is revoked with it: every invocation then costs
     /// Vault two writes, and what it reads besides. Default: "environment". Environment: TENURE_LAMBDA_RUN.
+    #[schemars(extend("default" = "environment"))]
     pub(crate) run: Option<LambdaRun>,
     /// What is done where the login or a prefetch fails while the function starts: "lazy", the function starts without,
     /// and it is tried further; "fail", the start of the function fails. Default: "lazy". Environment:
     /// TENURE_LAMBDA_INIT.
+    #[schemars(extend("default" = "lazy"))]
     pub(crate) init: Option<LambdaInit>,
     /// How long the login and the prefetches may hold up the function's start; Lambda itself allows 10 s. Default: "8s".
     #[schemars(extend("default" = "8s"))]
     pub(crate) init_timeout: Option<RawDuration>,
+    /// Whether metrics are printed for CloudWatch, in its embedded metric format: "off", "on". Default: "off".
+    /// Environment: TENURE_LAMBDA_METRICS.
+    pub(crate) metrics: Option<Metrics>,
+    /// The namespace of those metrics. Default: "Tenure".
+    #[schemars(extend("default" = "Tenure"))]
+    pub(crate) namespace: Option<String>,
 }
 
 /// Whose token invocations read with.
@@ -60,8 +69,18 @@ pub enum LambdaInit {
     Fail,
 }
 
+/// Whether metrics are printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub(crate) enum Metrics {
+    #[default]
+    Off,
+    On,
+}
+
 /// What is particular to the Lambda extension.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lambda {
     /// Whose token invocations read with.
     pub run: LambdaRun,
@@ -69,6 +88,8 @@ pub struct Lambda {
     pub init: LambdaInit,
     /// How long the start may take.
     pub init_timeout: Duration,
+    /// The CloudWatch namespace of the metrics that are printed; `None`: none are.
+    pub metrics: Option<String>,
 }
 
 impl Check<'_> {
@@ -78,17 +99,65 @@ impl Check<'_> {
             run: raw.run.unwrap_or_default(),
             init: raw.init.unwrap_or_default(),
             init_timeout: self.duration("lambda.init_timeout", timeout, 8 * SECOND, SECOND / 10, 10 * SECOND),
+            metrics: self
+                .namespace(raw.namespace.as_deref().unwrap_or("Tenure"))
+                .filter(|_| raw.metrics.unwrap_or_default() == Metrics::On),
         }
+    }
+
+    /// <https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/cloudwatch_concepts.html#Namespace>
+    fn namespace(&mut self, text: &str) -> Option<String> {
+        let fits = |c: char| c.is_ascii_alphanumeric() || ".-_/#: ".contains(c);
+        let good = (1..=255).contains(&text.len()) && text.chars().all(fits) && !text.trim().is_empty();
+        if good && !text.starts_with("AWS/") {
+            return Some(text.to_owned());
+        }
+        let message = format!(
+            "{text:?} is no namespace of CloudWatch's: 1 to 255 letters, digits and . - _ / # : or blanks, not beginning \
+             with \"AWS/\""
+        );
+        self.refuse("lambda.namespace", message)
     }
 }
 
-/// Fills in what a Lambda function needs where nothing was said of it: doors, and an audit log that goes where the
-/// function's own log goes.
-pub(crate) fn defaults(document: &mut Document) {
-    let missing: Vec<_> =
-        DEFAULTS.iter().filter(|(table, ..)| !document.root.contains_key(*table)).copied().collect();
-    for (_, key, value) in missing {
-        document.set(key, value, Origin::Default);
+/// A variable of Lambda's about the log of a function, the key that it is for, and its words with ours.
+type Said = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
+
+/// <https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html>
+const LOG: [Said; 2] = [
+    ("AWS_LAMBDA_LOG_FORMAT", "log.format", &[("JSON", "json"), ("Text", "text")]),
+    (
+        "AWS_LAMBDA_LOG_LEVEL",
+        "log.filter",
+        &[
+            ("TRACE", "trace"),
+            ("DEBUG", "debug"),
+            ("INFO", "info"),
+            ("WARN", "warn"),
+            ("ERROR", "error"),
+            // What is fatal is no line of the log: Lambda itself is told, and says it.
+            ("FATAL", "off"),
+        ],
+    ),
+];
+
+/// Fills in what a Lambda function needs where nothing was said of it: doors, a log as the function's own is, and an audit
+/// log that goes to the same place.
+pub(crate) fn defaults(document: &mut Document, environment: &Environment) {
+    for (variable, key, words) in LOG {
+        let said = environment.var(variable);
+        let word = words.iter().find(|(word, _)| said.is_some_and(|said| said.eq_ignore_ascii_case(word)));
+        if let Some((_, value)) = word
+            && document.said(key) == Origin::Default
+        {
+            document.set(key, value, Origin::Environment(variable.to_owned()));
+        }
+    }
+    let listen = document.root.get("listen").and_then(toml::Value::as_table);
+    if !listen.is_some_and(|listen| listen.contains_key("unix") || listen.contains_key("tcp")) {
+        for (key, value) in DOORS {
+            document.set(key, value, Origin::Default);
+        }
     }
     if !document.root.contains_key("audit") {
         let stdout = toml::Table::from_iter([("stdout".to_owned(), toml::Value::Boolean(true))]);
@@ -96,7 +165,7 @@ pub(crate) fn defaults(document: &mut Document) {
     }
 }
 
-pub(super) fn word(config: &Lambda) -> [(&'static str, &'static str); 2] {
+pub(super) fn word(config: &Lambda) -> [(&'static str, &'static str); 3] {
     let run = match config.run {
         LambdaRun::Environment => "environment",
         LambdaRun::Invocation => "invocation",
@@ -105,5 +174,6 @@ pub(super) fn word(config: &Lambda) -> [(&'static str, &'static str); 2] {
         LambdaInit::Lazy => "lazy",
         LambdaInit::Fail => "fail",
     };
-    [("lambda.run", run), ("lambda.init", init)]
+    let metrics = if config.metrics.is_some() { "on" } else { "off" };
+    [("lambda.run", run), ("lambda.init", init), ("lambda.metrics", metrics)]
 }

@@ -12,7 +12,7 @@ use super::environment::{Environment, Overrides};
 use super::problem::{Origin, Problem, Problems};
 use super::raw::RawConfig;
 use super::settings::{Setting, settings};
-use super::{Config, shape, validate};
+use super::{Config, lambda, shape, validate};
 use crate::clock::Moment;
 
 /// The largest file that is read, in bytes: far more than a configuration is, far less than a device that never ends.
@@ -67,6 +67,9 @@ pub fn parse(
         };
     environment.apply(&mut document, &mut problems);
     flags.apply(&mut document);
+    if flags.lambda {
+        lambda::defaults(&mut document, environment);
+    }
     let spoiled = shape::check(&mut document, &mut problems);
     let raw = match RawConfig::deserialize(toml::Value::Table(document.root.clone())) {
         Ok(raw) => raw,

@@ -17,6 +17,7 @@ mod path;
 mod problem;
 mod raw;
 mod rules;
+mod secrets_manager;
 mod settings;
 mod shape;
 mod subject;
@@ -40,6 +41,7 @@ pub use login::{AppRoleLogin, AutoLogin, CertLogin, JwtLogin, Login, Method, Rol
 pub use path::{PathError, SecretPath};
 pub use problem::{Origin, Problem, Problems};
 pub use rules::Workflow;
+pub use secrets_manager::{DoorToken, MappedSecret, SecretsManagerListen};
 pub use settings::Setting;
 pub use shape::schema;
 pub use subject::{Expiry, Introspection, Issuer, Seal, Subject};
@@ -58,7 +60,7 @@ pub struct Config {
     pub workflow: Workflow,
     /// On whose behalf runs act.
     pub subject: Subject,
-    /// Where workloads reach the broker; at least one of the two.
+    /// Where workloads reach the broker; at least one of them.
     pub listen: Listen,
     /// Where audit lines go.
     pub audit: AuditSink,
@@ -160,6 +162,8 @@ pub struct Listen {
     pub unix: Option<UnixListen>,
     /// The loopback TCP port.
     pub tcp: Option<TcpListen>,
+    /// The door of AWS's own extension and agent.
+    pub secrets_manager: Option<SecretsManagerListen>,
 }
 
 /// A Unix socket.

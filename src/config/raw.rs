@@ -8,6 +8,7 @@ use super::LogFormat;
 use super::lambda::RawLambda;
 use super::login::{Named, RawAppRole, RawCert, RawJwt, RawKubernetes, RawToken};
 use super::rules::{RawRule, RawWorkflow};
+use super::secrets_manager::RawSecretsManager;
 use super::subject::RawSubject;
 use crate::policy::rules::Verification;
 
@@ -24,7 +25,7 @@ pub(crate) struct RawConfig {
     pub(crate) workflow: RawWorkflow,
     /// On whose behalf runs act.
     pub(crate) subject: RawSubject,
-    /// Where workloads reach the broker; at least one of the two.
+    /// Where workloads reach the broker; at least one of them.
     pub(crate) listen: RawListen,
     /// Where audit lines go; exactly one of the two.
     pub(crate) audit: RawAudit,
@@ -162,6 +163,8 @@ pub(crate) struct RawListen {
     pub(crate) unix: Option<RawUnix>,
     /// A loopback TCP port that speaks Vault's API.
     pub(crate) tcp: Option<RawTcp>,
+    /// A loopback TCP port that speaks as AWS's Secrets Manager extension and agent do.
+    pub(crate) secrets_manager: Option<RawSecretsManager>,
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -330,6 +333,7 @@ pub(crate) const VARIABLES: &[(&str, &str)] = &[
     ("TENURE_STOP_TIMEOUT", "shutdown.stop_timeout"),
     ("TENURE_LAMBDA_RUN", "lambda.run"),
     ("TENURE_LAMBDA_INIT", "lambda.init"),
+    ("TENURE_LAMBDA_METRICS", "lambda.metrics"),
 ];
 
 /// The variable that sets `key`, for a message on what is missing.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::document::Document;
 use super::problem::Origin;
-use super::{Allow, AuditSink, Config, LogFormat, lambda, login, subject};
+use super::{Allow, AuditSink, Config, LogFormat, lambda, login, secrets_manager, subject};
 use crate::policy::rules::Verification;
 
 /// A setting, as it is in effect.
@@ -63,6 +63,9 @@ pub(crate) fn settings(config: &Config, document: &Document) -> Vec<Setting> {
         list.text("listen.tcp.address", Some(&tcp.address.to_string()));
         list.path("listen.tcp.token_file", Some(&tcp.token_file));
     }
+    if let Some(listen) = &config.listen.secrets_manager {
+        secrets_manager::settings(listen, &mut list);
+    }
     match &config.audit {
         AuditSink::File(path) => list.path("audit.file", Some(path)),
         AuditSink::Stdout => list.plain("audit.stdout", &true),
@@ -86,6 +89,7 @@ pub(crate) fn settings(config: &Config, document: &Document) -> Vec<Setting> {
         list.text(key, Some(&word.to_owned()));
     }
     list.duration("lambda.init_timeout", config.lambda.init_timeout);
+    list.text("lambda.namespace", config.lambda.metrics.as_ref());
     for (i, path) in config.prefetch.iter().enumerate() {
         list.text(&format!("prefetch[{i}].path"), Some(&path.to_string()));
     }

@@ -300,3 +300,64 @@ mod hostile {
         }
     }
 }
+
+/// AWS's own clients look where this variable says; who configures an address says otherwise.
+#[test]
+fn the_door_of_aws_is_where_its_clients_look() {
+    const DOOR: &str =
+        "[[listen.secrets_manager.secret]]\nid = \"prod/db\"\npath = \"database/creds/orders\"\n";
+    let door = |text: &str, vars: &[(&str, &str)]| {
+        let loaded = loaded(&format!("{LEAST}{text}"), vars).unwrap();
+        loaded.config.listen.secrets_manager.unwrap()
+    };
+    let usual = door(DOOR, &[]);
+    assert_eq!((usual.address.to_string().as_str(), &usual.token), ("127.0.0.1:2773", &DoorToken::Session));
+    let moved = [("PARAMETERS_SECRETS_EXTENSION_HTTP_PORT", "4444")];
+    assert_eq!(door(DOOR, &moved).address.port(), 4444);
+    let said = format!("[listen.secrets_manager]\naddress = \"127.0.0.1:5555\"\n{DOOR}");
+    assert_eq!(door(&said, &moved).address.port(), 5555);
+    let problems = loaded(&format!("{LEAST}{DOOR}"), &[("PARAMETERS_SECRETS_EXTENSION_HTTP_PORT", "x")]);
+    assert!(problems.unwrap_err().to_string().contains("PARAMETERS_SECRETS_EXTENSION_HTTP_PORT"));
+}
+
+/// In a Lambda function it stands beside the doors that are there anyway, and only with something to read.
+#[test]
+fn in_a_function_a_door_of_aws_takes_none_of_the_others_away() {
+    let lambda = |text: &str| {
+        let vars = [("VAULT_ADDR", "https://vault.internal:8200"), ("TENURE_AUTH_ROLE", "orders")];
+        let flags = Overrides { lambda: true, ..Overrides::default() };
+        let file = Some((Path::new("tenure.toml"), text));
+        parse(file, &vars.into_iter().collect(), &flags, NOW).unwrap().config.listen
+    };
+    let bare = lambda("");
+    assert!(bare.unix.is_some() && bare.tcp.is_some() && bare.secrets_manager.is_none());
+    let with =
+        lambda("[[listen.secrets_manager.secret]]\nid = \"prod/db\"\npath = \"database/creds/orders\"\n");
+    assert_eq!((with.unix, with.tcp), (bare.unix, bare.tcp));
+    assert_eq!(with.secrets_manager.unwrap().address.port(), 2773);
+    let chosen = lambda("[listen.unix]\npath = \"/tmp/tenure/own.sock\"\n");
+    assert!(chosen.tcp.is_none());
+}
+
+/// The log of a function is as Lambda is told that it is to be, unless we are told otherwise.
+#[test]
+fn in_a_function_the_log_is_as_lambda_says() {
+    let log = |text: &str, vars: &[(&str, &str)]| {
+        let vars = [("VAULT_ADDR", "https://vault.internal:8200"), ("TENURE_AUTH_ROLE", "orders")]
+            .into_iter()
+            .chain(vars.iter().copied())
+            .collect();
+        let flags = Overrides { lambda: true, ..Overrides::default() };
+        let loaded = parse(Some((Path::new("tenure.toml"), text)), &vars, &flags, NOW).unwrap();
+        (loaded.config.log.filter.to_string(), loaded.config.log.format)
+    };
+    assert_eq!(log("", &[]), ("info".to_owned(), LogFormat::Auto));
+    let said = [("AWS_LAMBDA_LOG_LEVEL", "WARN"), ("AWS_LAMBDA_LOG_FORMAT", "Text")];
+    assert_eq!(log("", &said), ("warn".to_owned(), LogFormat::Text));
+    for (level, filter) in [("TRACE", "trace"), ("debug", "debug"), ("FATAL", "off"), ("what", "info")] {
+        assert_eq!(log("", &[("AWS_LAMBDA_LOG_LEVEL", level)]).0, filter);
+    }
+    assert_eq!(log("[log]\nfilter = \"debug\"\n", &said), ("debug".to_owned(), LogFormat::Text));
+    assert_eq!(log("", &[said[0], ("TENURE_LOG", "error")]).0, "error");
+    assert_eq!(loaded(LEAST, &said).unwrap().config.log.format, LogFormat::Auto, "elsewhere it says nothing");
+}

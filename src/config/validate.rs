@@ -17,8 +17,8 @@ use super::raw::{
     RawVault, variable_of,
 };
 use super::{
-    Allow, AuditSink, AwsLogin, Cache, ClientCertificate, Config, Listen, Log, Peer, Run, TcpListen,
-    UnixListen, Vault,
+    Allow, AuditSink, AwsLogin, Cache, ClientCertificate, Config, DoorToken, Listen, Log, Peer, Run,
+    TcpListen, UnixListen, Vault,
 };
 
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -42,7 +42,7 @@ pub(crate) fn config(
     let token_role = raw.run.token_role.is_some();
     let login = check.login(&raw.vault, vault.as_ref(), token_role, environment);
     let audit = check.audit(&raw.audit);
-    let listen = check.listen(&raw.listen);
+    let listen = check.listen(&raw.listen, environment);
     let run = check.run(raw, audit.as_ref());
     let cache = check.cache(&raw.cache);
     let subject = check.subject(&raw.subject);
@@ -166,12 +166,17 @@ impl Check<'_> {
         }
     }
 
-    fn listen(&mut self, raw: &RawListen) -> Listen {
+    fn listen(&mut self, raw: &RawListen, environment: &Environment) -> Listen {
         let listen = Listen {
             unix: raw.unix.as_ref().and_then(|raw| self.unix(raw)),
             tcp: raw.tcp.as_ref().and_then(|raw| self.tcp(raw)),
+            secrets_manager: raw
+                .secrets_manager
+                .as_ref()
+                .and_then(|raw| self.secrets_manager(raw, environment)),
         };
-        if raw.unix.is_none() && raw.tcp.is_none() && !self.is_spoiled("listen") {
+        let none = raw.unix.is_none() && raw.tcp.is_none() && raw.secrets_manager.is_none();
+        if none && !self.is_spoiled("listen") {
             let message = "nobody could reach the broker: set listen.unix.path (or TENURE_SOCKET), or \
                            listen.tcp.address and listen.tcp.token_file (or TENURE_TCP and TENURE_TOKEN_FILE)";
             self.refuse::<()>("listen", message.to_owned());
@@ -228,25 +233,28 @@ impl Check<'_> {
         }
         let address =
             self.required("listen.tcp.address", raw.address.as_deref(), "a loopback address and a port");
-        let address = address.and_then(|text| match text.parse::<SocketAddr>() {
+        let address = address.and_then(|text| self.loopback("listen.tcp.address", text, "127.0.0.1:8200"));
+        let what = "the file of the local token that callers send";
+        let file = self.required("listen.tcp.token_file", raw.token_file.as_deref(), what);
+        let token_file = file.and_then(|file| self.path("listen.tcp.token_file", file));
+        Some(TcpListen { address: address?, token_file: token_file? })
+    }
+
+    pub(super) fn loopback(&mut self, key: &str, text: &str, example: &str) -> Option<SocketAddr> {
+        match text.parse::<SocketAddr>() {
             Ok(address) if address.ip().is_loopback() => Some(address),
             Ok(address) => {
                 let message = format!(
                     "{} is not a loopback address: the port is for this machine alone; use 127.0.0.1 or [::1]",
                     address.ip()
                 );
-                self.refuse("listen.tcp.address", message)
+                self.refuse(key, message)
             }
             Err(_) => {
-                let message =
-                    format!("{text:?} is not a numeric address with a port, such as \"127.0.0.1:8200\"");
-                self.refuse("listen.tcp.address", message)
+                let message = format!("{text:?} is not a numeric address with a port, such as {example:?}");
+                self.refuse(key, message)
             }
-        });
-        let what = "the file of the local token that callers send";
-        let file = self.required("listen.tcp.token_file", raw.token_file.as_deref(), what);
-        let token_file = file.and_then(|file| self.path("listen.tcp.token_file", file));
-        Some(TcpListen { address: address?, token_file: token_file? })
+        }
     }
 
     fn audit(&mut self, raw: &RawAudit) -> Option<AuditSink> {
@@ -319,11 +327,16 @@ impl Check<'_> {
             AuditSink::File(path) => Some(path.as_path()),
             AuditSink::Stdout => None,
         });
+        let aws = listen.secrets_manager.as_ref().and_then(|listen| match &listen.token {
+            DoorToken::File(file) => Some(file.as_path()),
+            DoorToken::Session => None,
+        });
         let files: Vec<(&str, &Path)> = [
             ("audit.file", audit),
             ("run.journal", run.journal.as_deref()),
             ("listen.unix.path", listen.unix.as_ref().map(|unix| unix.path.as_path())),
             ("listen.tcp.token_file", listen.tcp.as_ref().map(|tcp| tcp.token_file.as_path())),
+            ("listen.secrets_manager.token_file", aws),
         ]
         .into_iter()
         .filter_map(|(key, path)| Some((key, path?)))

@@ -9,9 +9,10 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 
+use super::guard::LocalToken;
 use super::seats::{Order, Place, Seat};
 use super::wire::{Stream, Wire};
-use super::{Doors, Request, Via};
+use super::{Doors, Request, SecretsManager, Via};
 use crate::broker::{Active, Asker};
 use crate::caller::Caller;
 use crate::lease::upstream::ReadKey;
@@ -31,11 +32,23 @@ pub(crate) struct Connection {
     pub(crate) asker: Asker,
     /// The reason why nothing is answered on it.
     pub(crate) refused: Option<&'static str>,
+    /// What is served on it, where that is not Vault's API.
+    pub(super) secrets_manager: Option<Arc<SecretsManager>>,
     /// The last target that could be parsed, and what it is: most ask for the same again and again.
     pub(super) last: Mutex<Option<(Box<str>, ReadKey)>>,
     /// The last run that a handle stood for: most present the same one again and again.
     pub(super) run: Mutex<Weak<Active>>,
     pub(super) place: Place,
+}
+
+impl Connection {
+    /// What holders of a token present on it.
+    pub(super) fn token(&self) -> Option<&LocalToken> {
+        match &self.secrets_manager {
+            Some(door) => Some(&door.token),
+            None => self.doors.token.as_ref(),
+        }
+    }
 }
 
 /// Serves a connection to its end.

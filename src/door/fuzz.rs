@@ -210,9 +210,15 @@ impl House {
     async fn exchange(&self, via: Via, sent: &[u8]) -> Vec<u8> {
         let caller = match via {
             Via::Unix => Caller::Unix { uid: 1000, gid: 1000, pid: None },
-            Via::Tcp => Caller::Holder,
+            Via::Tcp | Via::SecretsManager => Caller::Holder,
         };
-        let visitor = Visitor { via, asker: Asker::new(&caller, via.door()), caller, refused: None };
+        let visitor = Visitor {
+            via,
+            asker: Asker::new(&caller, via.door()),
+            caller,
+            refused: None,
+            secrets_manager: None,
+        };
         let (ours, theirs) = tokio::net::UnixStream::pair().expect("a pair of sockets");
         self.doors.seat(theirs, visitor);
         let (mut answers, mut requests) = ours.into_split();

@@ -13,19 +13,22 @@ use http::header::{HeaderMap, HeaderValue};
 use http::{Method, StatusCode};
 
 use super::listen::{ListenError, writable_folder};
-use super::{Connection, Request, Response, Via, response};
+use super::{Connection, Request, Response, Via};
 use crate::broker::{Active, Broker, Found, Registrant};
 use crate::caller::Caller;
 use crate::secret::Credential;
 
-/// A process that can prove nothing else may be alive or dead: it learns no more than that.
-const OPEN_TO_ALL: &str = "/tenure/health";
-
-/// What a caller on TCP presents as its Vault token: `tnr_` and 256 random bits.
+/// What a caller on TCP presents as its token: `tnr_` and 256 random bits, or what the platform gave to all of its processes.
 #[derive(Clone, Debug)]
 pub struct LocalToken(pub(super) Credential);
 
 impl LocalToken {
+    /// One that somebody else made, such as `AWS_SESSION_TOKEN`: hard to guess, and known to those who may ask.
+    #[must_use]
+    pub fn given(token: Credential) -> Self {
+        Self(token)
+    }
+
     /// Reads the token from its file, or makes one there, 0600.
     ///
     /// # Errors
@@ -112,13 +115,13 @@ impl Who {
 
 /// On whose behalf the request is made, or the answer to one that may not be looked at.
 pub(super) fn admit(connection: &Connection, request: &Request) -> Result<Who, Box<Response>> {
-    let head = Head::of(request.headers());
+    let (head, via) = (Head::of(request.headers()), connection.via);
     let refuse = |status, policy, reason: &str| {
-        connection.doors.broker.refuse(&connection.caller, "http", policy, reason);
-        Err(Box::new(response::error(status, reason)))
+        connection.doors.broker.refuse(&connection.caller, via.protocol(), policy, reason);
+        Err(Box::new(via.error(status, reason)))
     };
     if let Some(reason) = connection.refused {
-        return Err(Box::new(response::error(StatusCode::FORBIDDEN, reason)));
+        return Err(Box::new(via.error(StatusCode::FORBIDDEN, reason)));
     }
     if request.uri().authority().is_some() || *request.method() == Method::CONNECT {
         return refuse(StatusCode::BAD_REQUEST, "http", "this is not a proxy: send the path alone");
@@ -130,14 +133,14 @@ pub(super) fn admit(connection: &Connection, request: &Request) -> Result<Who, B
             &format!("the header {name} is there more than once, and it is not known which is meant"),
         );
     }
-    if connection.via == Via::Tcp {
+    if via != Via::Unix {
         if let Some(reason) = head.sent_by_another() {
-            return refuse(StatusCode::FORBIDDEN, "listen.tcp.guard", reason);
+            return refuse(StatusCode::FORBIDDEN, via.guard(), reason);
         }
         if !head.host.is_some_and(|host| is_loopback(host.as_bytes())) {
             return refuse(
                 StatusCode::FORBIDDEN,
-                "listen.tcp.guard",
+                via.guard(),
                 "the Host header must name a loopback address",
             );
         }
@@ -145,21 +148,25 @@ pub(super) fn admit(connection: &Connection, request: &Request) -> Result<Who, B
     if head.has_body() && matches!(*request.method(), Method::GET | Method::HEAD) {
         return refuse(StatusCode::PAYLOAD_TOO_LARGE, "http", "a request that reads has no body");
     }
-    if request.uri().path() == OPEN_TO_ALL {
+    if request.uri().path() == via.open_to_all() {
         return Ok(Who::Anybody);
     }
-    let who = match head.presented() {
-        None if connection.via == Via::Unix => Who::Registrant,
+    let who = match head.presented(via) {
+        None if via == Via::Unix => Who::Registrant,
         None => {
-            return refuse(
-                StatusCode::FORBIDDEN,
-                "listen.tcp.token",
-                "this listener needs the local token, or a run's handle: send what listen.tcp.token_file holds as X-Vault-Token",
-            );
+            let reason = match via {
+                Via::SecretsManager => {
+                    "this listener needs its token: send AWS_SESSION_TOKEN, or what listen.secrets_manager.token_file holds, \
+                     as X-Aws-Parameters-Secrets-Token"
+                }
+                _ => {
+                    "this listener needs the local token, or a run's handle: send what listen.tcp.token_file holds as \
+                     X-Vault-Token"
+                }
+            };
+            return refuse(StatusCode::FORBIDDEN, via.token_policy(), reason);
         }
-        Some(token) if connection.doors.token.as_ref().is_some_and(|ours| ours.0.matches(token)) => {
-            Who::Registrant
-        }
+        Some(token) if connection.token().is_some_and(|ours| ours.0.matches(token)) => Who::Registrant,
         Some(token) => match connection.run_of(token) {
             Some(Found::Active(run)) => match (run.registrant, &connection.caller) {
                 (Registrant::Uid(registrant), Caller::Unix { uid, .. }) if registrant != *uid => {
@@ -178,12 +185,17 @@ pub(super) fn admit(connection: &Connection, request: &Request) -> Result<Who, B
             }
             None => {
                 // Perhaps a real Vault token: not looked at any further, not forwarded, not logged.
-                return refuse(
-                    StatusCode::FORBIDDEN,
-                    "token",
-                    "the token is not one of this broker's; a Vault token has no use here: unset VAULT_TOKEN, or set it to a \
-                 run's handle, or to what listen.tcp.token_file holds",
-                );
+                let reason = match via {
+                    Via::SecretsManager => {
+                        "the token is not this listener's: it is AWS_SESSION_TOKEN as the broker has it, or what \
+                         listen.secrets_manager.token_file holds"
+                    }
+                    _ => {
+                        "the token is not one of this broker's; a Vault token has no use here: unset VAULT_TOKEN, or set \
+                         it to a run's handle, or to what listen.tcp.token_file holds"
+                    }
+                };
+                return refuse(StatusCode::FORBIDDEN, "token", reason);
             }
         },
     };
@@ -238,6 +250,7 @@ struct Head<'a> {
     length: Option<&'a HeaderValue>,
     host: Option<&'a HeaderValue>,
     vault_token: Option<&'a HeaderValue>,
+    aws_token: Option<&'a HeaderValue>,
     authorization: Option<&'a HeaderValue>,
     namespace: Option<&'a HeaderValue>,
     /// What is there twice, although it decides on whose behalf the request is: whoever else read it may have gone by the
@@ -251,6 +264,9 @@ impl<'a> Head<'a> {
         for (name, value) in headers {
             let known = match name.as_str() {
                 "x-vault-token" => Some(("X-Vault-Token", &mut head.vault_token)),
+                "x-aws-parameters-secrets-token" => {
+                    Some(("X-Aws-Parameters-Secrets-Token", &mut head.aws_token))
+                }
                 "authorization" => Some(("Authorization", &mut head.authorization)),
                 "x-vault-namespace" => Some(("X-Vault-Namespace", &mut head.namespace)),
                 "host" => Some(("Host", &mut head.host)),
@@ -287,8 +303,14 @@ impl<'a> Head<'a> {
         self.chunked || self.length.is_some_and(|length| length != "0")
     }
 
-    /// What the caller presents as its token: Vault clients send either header.
-    fn presented(&self) -> Option<&'a [u8]> {
+    /// What the caller presents as its token: Vault clients send either header, AWS's their own, and its agent takes Vault's
+    /// as well.
+    fn presented(&self, via: Via) -> Option<&'a [u8]> {
+        if via == Via::SecretsManager {
+            let mut either =
+                [self.aws_token, self.vault_token].into_iter().flatten().map(HeaderValue::as_bytes);
+            return either.find(|token| !token.is_empty());
+        }
         let vault = self.vault_token.map(HeaderValue::as_bytes);
         vault.filter(|token| !token.is_empty()).or_else(|| {
             let value = self.authorization?.as_bytes();

@@ -39,6 +39,13 @@ pub enum ListenError {
         /// Why not.
         source: io::Error,
     },
+    /// There is no token that callers of the Secrets Manager door could present.
+    #[error(
+        "listen.secrets_manager.token is \"session\", and neither AWS_SESSION_TOKEN nor \
+         AWS_CONTAINER_AUTHORIZATION_TOKEN is in the environment, as in a Lambda function: set \
+         listen.secrets_manager.token_file instead"
+    )]
+    NoSessionToken,
     /// The local token cannot be had.
     #[error("listen.tcp.token_file {}: {source}", path.display())]
     TokenFile {

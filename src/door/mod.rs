@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::StatusCode;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use tokio::net::{TcpListener, TcpStream, UnixStream};
@@ -27,6 +28,7 @@ mod named;
 mod response;
 mod runs;
 mod seats;
+mod secrets_manager;
 mod target;
 mod vault;
 mod wire;
@@ -35,6 +37,7 @@ use guard::Who;
 
 pub use guard::LocalToken;
 pub use listen::{ListenError, UnixDoor, UnixOptions};
+pub use secrets_manager::{MappedSecret, SecretsManager};
 
 use connection::Connection;
 use seats::{Party, Seats};
@@ -74,6 +77,7 @@ pub struct Doors {
 pub(crate) enum Via {
     Unix,
     Tcp,
+    SecretsManager,
 }
 
 impl Via {
@@ -82,6 +86,47 @@ impl Via {
         match self {
             Self::Unix => "vault/unix",
             Self::Tcp => "vault/tcp",
+            Self::SecretsManager => "secrets-manager",
+        }
+    }
+
+    /// What audit lines name it where nothing but the head of a request was looked at.
+    fn protocol(self) -> &'static str {
+        match self {
+            Self::Unix | Self::Tcp => "http",
+            Self::SecretsManager => self.door(),
+        }
+    }
+
+    /// The rule by which requests are refused that somebody else made a program send.
+    fn guard(self) -> &'static str {
+        match self {
+            Self::Unix | Self::Tcp => "listen.tcp.guard",
+            Self::SecretsManager => "listen.secrets_manager.guard",
+        }
+    }
+
+    /// The rule by which requests without a token are refused.
+    fn token_policy(self) -> &'static str {
+        match self {
+            Self::Unix | Self::Tcp => "listen.tcp.token",
+            Self::SecretsManager => "listen.secrets_manager.token",
+        }
+    }
+
+    /// The page for a process that can prove nothing: that we are alive, and no more.
+    fn open_to_all(self) -> &'static str {
+        match self {
+            Self::Unix | Self::Tcp => "/tenure/health",
+            Self::SecretsManager => secrets_manager::PING,
+        }
+    }
+
+    /// An error, in the shape that clients of this listener read.
+    fn error(self, status: StatusCode, message: &str) -> Response {
+        match self {
+            Self::Unix | Self::Tcp => response::error(status, message),
+            Self::SecretsManager => secrets_manager::error(status, message),
         }
     }
 }
@@ -104,6 +149,7 @@ struct Visitor {
     caller: Caller,
     asker: Asker,
     refused: Option<&'static str>,
+    secrets_manager: Option<Arc<SecretsManager>>,
 }
 
 impl Visitor {
@@ -157,17 +203,37 @@ impl Doors {
         self.accept(|| door.accept(), |stream| self.on_unix(stream)).await;
     }
 
-    /// Serves a loopback TCP listener until [`close`](Self::close).
+    /// Serves Vault's API on a loopback TCP listener until [`close`](Self::close).
     pub async fn serve_tcp(self: Arc<Self>, listener: TcpListener) {
+        self.serve_loopback(listener, Via::Tcp, None).await;
+    }
+
+    /// Serves a loopback TCP listener as AWS's own extension and agent do, until [`close`](Self::close).
+    pub async fn serve_secrets_manager(self: Arc<Self>, listener: TcpListener, what: SecretsManager) {
+        self.serve_loopback(listener, Via::SecretsManager, Some(Arc::new(what))).await;
+    }
+
+    async fn serve_loopback(
+        self: Arc<Self>,
+        listener: TcpListener,
+        via: Via,
+        secrets_manager: Option<Arc<SecretsManager>>,
+    ) {
         let accept = || async {
             let (stream, _): (TcpStream, SocketAddr) = listener.accept().await?;
             Ok(stream)
         };
-        let asker = Asker::new(&Caller::Holder, Via::Tcp.door());
+        let asker = Asker::new(&Caller::Holder, via.door());
         self.accept(accept, |stream| {
             // Who is gone already needs no answer.
             stream.set_nodelay(true).ok()?;
-            Some(Visitor { via: Via::Tcp, caller: Caller::Holder, asker: asker.clone(), refused: None })
+            Some(Visitor {
+                via,
+                caller: Caller::Holder,
+                asker: asker.clone(),
+                refused: None,
+                secrets_manager: secrets_manager.clone(),
+            })
         })
         .await;
     }
@@ -188,7 +254,13 @@ impl Doors {
             crate::broker::Denied::Policy(reason) => reason,
             _ => "refused",
         });
-        Some(Visitor { via: Via::Unix, asker: Asker::new(&caller, Via::Unix.door()), caller, refused })
+        Some(Visitor {
+            via: Via::Unix,
+            asker: Asker::new(&caller, Via::Unix.door()),
+            caller,
+            refused,
+            secrets_manager: None,
+        })
     }
 
     async fn accept<S, F>(self: &Arc<Self>, accept: impl Fn() -> F, admit: impl Fn(&S) -> Option<Visitor>)
@@ -237,13 +309,14 @@ impl Doors {
         if in_place_of {
             metrics.let_go(seats::Why::Room.word(), 1);
         }
-        let Visitor { via, caller, asker, refused } = visitor;
+        let Visitor { via, caller, asker, refused, secrets_manager } = visitor;
         let connection = Connection {
             doors: Arc::clone(self),
             via,
             caller,
             asker,
             refused,
+            secrets_manager,
             last: Mutex::default(),
             run: Mutex::default(),
             place,
@@ -330,6 +403,9 @@ async fn answer(connection: &Connection, request: Request) -> Response {
 }
 
 async fn route(connection: &Connection, who: &Who, request: Request) -> Response {
+    if let Some(door) = &connection.secrets_manager {
+        return Box::pin(secrets_manager::answer(connection, door, who, &request)).await;
+    }
     let path = request.uri().path();
     if path.starts_with("/v1/") {
         vault::answer(connection, who, &request).await

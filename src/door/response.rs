@@ -91,8 +91,17 @@ pub(super) fn disclosed(disclosed: &Disclosed) -> Response {
     let mut body = Vec::with_capacity(data.len() + texts + FRAME);
     let secret = frame(&mut body, disclosed, data);
     debug_assert!(body.len() <= data.len() + texts + FRAME);
-    // The bytes stay in our own buffer, in which the secret is wiped when the response has been written.
-    let mut response = json(StatusCode::OK, Bytes::from_owner(Body { bytes: body, secret }));
+    labelled(wiped(StatusCode::OK, body, secret), disclosed)
+}
+
+/// A JSON body with a secret in it: the bytes stay in our own buffer, in which the secret is wiped when the response has
+/// been written.
+pub(super) fn wiped(status: StatusCode, body: Vec<u8>, secret: Range<usize>) -> Response {
+    json(status, Bytes::from_owner(Body { bytes: body, secret }))
+}
+
+/// Says where the secret came from, how old it is and when it ends.
+pub(super) fn labelled(mut response: Response, disclosed: &Disclosed) -> Response {
     let headers = response.headers_mut();
     headers.insert(SOURCE, HeaderValue::from_static(disclosed.freshness.word()));
     headers.insert(AGE, HeaderValue::from(disclosed.age.as_secs()));
@@ -172,10 +181,23 @@ fn text(body: &mut Vec<u8>, value: &str) {
     let _ = serde_json::to_writer(body, value);
 }
 
-/// The one place where a denial becomes a status.
+/// A denial, in Vault's shape.
 pub(super) fn denied(denied: &Denied) -> Response {
-    let message = denied.to_string();
-    let (status, retry) = match denied {
+    let (status, retry) = status_of(denied);
+    if status == StatusCode::NOT_FOUND {
+        // Vault says "nothing here" with an empty list.
+        return json(status, &b"{\"errors\":[],\"error\":\"Tenure.NotFound\"}"[..]);
+    }
+    let response = error(status, &denied.to_string());
+    match retry {
+        Some(seconds) => retry_after(response, seconds),
+        None => response,
+    }
+}
+
+/// The one place where a denial becomes a status, and perhaps the seconds after which to try again.
+pub(super) fn status_of(denied: &Denied) -> (StatusCode, Option<u64>) {
+    match denied {
         Denied::Policy(_) => (StatusCode::FORBIDDEN, None),
         Denied::TooLong { .. } => (StatusCode::BAD_REQUEST, None),
         Denied::Full(_) => (StatusCode::TOO_MANY_REQUESTS, Some(1)),
@@ -185,13 +207,7 @@ pub(super) fn denied(denied: &Denied) -> Response {
         }
         Denied::Upstream { failure, retry_in } => {
             let status = match failure.class {
-                // Vault says "nothing here" with an empty list.
-                Class::NotFound => {
-                    return json(
-                        StatusCode::NOT_FOUND,
-                        &b"{\"errors\":[],\"error\":\"Tenure.NotFound\"}"[..],
-                    );
-                }
+                Class::NotFound => StatusCode::NOT_FOUND,
                 Class::Denied | Class::Forbidden => StatusCode::FORBIDDEN,
                 Class::Transient | Class::TokenLost | Class::LeaseGone => match failure.status {
                     Some(429) => StatusCode::TOO_MANY_REQUESTS,
@@ -209,11 +225,6 @@ pub(super) fn denied(denied: &Denied) -> Response {
                 .then(|| retry_in.as_secs() + 1);
             (status, retry)
         }
-    };
-    let response = error(status, &message);
-    match retry {
-        Some(seconds) => retry_after(response, seconds),
-        None => response,
     }
 }
 

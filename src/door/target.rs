@@ -57,8 +57,34 @@ fn decoded(path: &str) -> Result<Cow<'_, str>, String> {
 }
 
 fn unescaped(path: &str) -> Result<String, String> {
-    let mut bytes = Vec::with_capacity(path.len());
-    let mut rest = path.bytes();
+    let fit = |byte| !matches!(byte, b'/' | b'\\');
+    let bytes = percent_decoded(path, fit).map_err(|why| match why {
+        Escape::Broken => "the path has a broken percent escape".to_owned(),
+        Escape::Unfit => "the path has an encoded slash".to_owned(),
+    })?;
+    String::from_utf8(bytes).map_err(|_| "the path is not UTF-8".to_owned())
+}
+
+/// A value of a query, or an id in a path, where a slash is a character as any other.
+pub(super) fn value(text: &str) -> Result<String, String> {
+    let bytes = percent_decoded(text, |_| true);
+    let bytes = bytes.map_err(|_| "the request has a broken percent escape".to_owned())?;
+    let text = String::from_utf8(bytes).map_err(|_| "the request is not UTF-8".to_owned())?;
+    match text.chars().any(char::is_control) {
+        true => Err("the request has a control character".to_owned()),
+        false => Ok(text),
+    }
+}
+
+enum Escape {
+    Broken,
+    Unfit,
+}
+
+/// What stands for what; a byte that was escaped must be `fit` to be.
+fn percent_decoded(text: &str, fit: impl Fn(u8) -> bool) -> Result<Vec<u8>, Escape> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
     while let Some(byte) = rest.next() {
         if byte != b'%' {
             bytes.push(byte);
@@ -66,15 +92,15 @@ fn unescaped(path: &str) -> Result<String, String> {
         }
         let digit = |byte: Option<u8>| byte.and_then(|byte| char::from(byte).to_digit(16));
         let (Some(high), Some(low)) = (digit(rest.next()), digit(rest.next())) else {
-            return Err("the path has a broken percent escape".to_owned());
+            return Err(Escape::Broken);
         };
         match u8::try_from(high * 16 + low) {
-            Ok(b'/' | b'\\') => return Err("the path has an encoded slash".to_owned()),
-            Ok(byte) => bytes.push(byte),
-            Err(_) => return Err("the path has a broken percent escape".to_owned()),
+            Ok(byte) if fit(byte) => bytes.push(byte),
+            Ok(_) => return Err(Escape::Unfit),
+            Err(_) => return Err(Escape::Broken),
         }
     }
-    String::from_utf8(bytes).map_err(|_| "the path is not UTF-8".to_owned())
+    Ok(bytes)
 }
 
 /// `300s`, `5m` or a bare number of seconds.

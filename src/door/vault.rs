@@ -1,6 +1,7 @@
 //! The Vault API door: what Vault's own clients read, answered from the broker.
 
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Method, StatusCode, Uri};
 
@@ -37,10 +38,9 @@ pub(super) async fn answer(connection: &Connection, who: &Who, request: &Request
         Ok(key) => key,
         Err(reason) => return refuse(&reason),
     };
-    let min_left = match request.headers().get(MIN_TTL).map(|text| target::min_ttl(text.as_bytes())) {
-        None => std::time::Duration::ZERO,
-        Some(Ok(min_left)) => min_left,
-        Some(Err(reason)) => return refuse(&reason),
+    let min_left = match min_left(request) {
+        Ok(min_left) => min_left,
+        Err(reason) => return refuse(&reason),
     };
     let read = ReadRequest { key, min_left };
     match disclosed(connection, who, request, &run, &read).await {
@@ -91,6 +91,12 @@ pub(super) async fn disclosed(
         }
     }
     answer
+}
+
+/// The least life that is asked for; zero where nothing is said.
+pub(super) fn min_left(request: &Request) -> Result<Duration, String> {
+    let said = request.headers().get(MIN_TTL);
+    said.map_or(Ok(Duration::ZERO), |text| target::min_ttl(text.as_bytes()))
 }
 
 impl Connection {

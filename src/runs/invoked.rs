@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::pin::pin;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -242,6 +243,12 @@ impl Runs {
     #[must_use]
     pub fn calls(&self) -> usize {
         self.common.busy.count()
+    }
+
+    /// How many leases were replaced by new ones, of all runs.
+    #[must_use]
+    pub fn rotations(&self) -> u64 {
+        self.common.rotations.load(Ordering::Relaxed)
     }
 
     /// Waits until no call to upstream is under way.

@@ -411,6 +411,9 @@ impl SecretPerformer {
         });
         let minted = result?;
         if let Life::Leased { ttl, .. } = minted.life {
+            if rotation {
+                context.rotations.fetch_add(1, Ordering::Relaxed);
+            }
             let until = Until::new(minted.sent, ttl);
             self.minted.add(&minted.payload.lease_id, &token, until, context.clock.now());
         }

@@ -175,6 +175,8 @@ struct Common {
     own_token: Option<Arc<Grant>>,
     token_ttl: Duration,
     busy: Busy,
+    /// Leases that were replaced by new ones.
+    rotations: Arc<AtomicU64>,
     task: Option<Arc<EcsTask>>,
     lambda: Option<Lambda>,
 }
@@ -207,6 +209,7 @@ impl Runs {
                 .map(|role| Arc::new(Grant { role: role.into(), policies: Vec::new(), namespace: None })),
             token_ttl,
             busy: Busy::default(),
+            rotations: Arc::default(),
             task: task.map(Arc::new),
             lambda,
         };
@@ -450,6 +453,7 @@ impl Common {
             deadline: Mutex::new(active.deadline()),
             patience: PATIENCE,
             busy: self.busy.clone(),
+            rotations: Arc::clone(&self.rotations),
         })
     }
 

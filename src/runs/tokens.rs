@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::future::Future;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -32,6 +33,8 @@ pub(super) struct Context {
     pub(super) patience: Duration,
     /// Counts the calls that are under way.
     pub(super) busy: Busy,
+    /// Counts the leases that are replaced by new ones.
+    pub(super) rotations: Arc<AtomicU64>,
 }
 
 impl Context {

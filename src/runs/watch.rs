@@ -12,6 +12,7 @@ use crate::audit::{self, Entry};
 use crate::backoff;
 use crate::clock::Until;
 use crate::lease::failure::{Class, Failure};
+use crate::run::Kind;
 use crate::run::arn::{ExecutionArn, Flow};
 use crate::run::workflow::{Beat, ExecutionStatus};
 
@@ -119,7 +120,11 @@ impl Runs {
         let Some(cause) = active.over(|| self.common.clock.now()) else { return };
         let why = cause.to_string();
         self.common.audit.note(&Entry::done(audit::Event::RunEnd).run(&active.stamp).detail(&why));
-        tracing::info!(run = %active.run.id, "the run is over: {why}");
+        match active.run.kind {
+            // There are as many as the function has work, and the audit log has each of them.
+            Kind::Invocation => tracing::debug!(run = %active.run.id, "the run is over: {why}"),
+            _ => tracing::info!(run = %active.run.id, "the run is over: {why}"),
+        }
         self.registry().unregister(active);
         let children = match active.registrant {
             Registrant::Own => self.registry().of_own(),

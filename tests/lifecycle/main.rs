@@ -11,6 +11,7 @@ mod platform;
 mod readers;
 mod runs;
 mod schedule;
+mod secrets_manager;
 mod stage;
 mod trouble;
 mod verified;

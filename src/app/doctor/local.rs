@@ -1,15 +1,17 @@
 //! What the broker needs of this machine: sockets, ports and files. Nothing is made.
 
+use std::net::SocketAddr;
 use std::path::Path;
 
+use super::super::secrets_manager::of_ours;
 use super::report::{Cure, Report, Step};
 use crate::audit::{Audit, AuditError};
 use crate::causes::causes;
-use crate::config::{Allow, AuditSink, Config, Listen};
+use crate::config::{Allow, AuditSink, Config, DoorToken, Listen};
 use crate::door::{ListenError, LocalToken, UnixDoor, UnixOptions};
 use crate::runs::journal::{Journal, JournalError};
 
-/// The Unix socket, the port, the local token.
+/// The Unix socket, the ports, the local tokens.
 pub(super) fn listeners(listen: &Listen, report: &mut Report) {
     if let Some(unix) = &listen.unix {
         let options =
@@ -36,20 +38,36 @@ pub(super) fn listeners(listen: &Listen, report: &mut Report) {
             }
         }
     }
-    let Some(tcp) = &listen.tcp else { return };
-    match std::net::TcpListener::bind(tcp.address) {
-        Ok(_) => report.good(Step::Listeners, format!("{}: is free", tcp.address)),
+    if let Some(tcp) = &listen.tcp {
+        port("listen.tcp.address", tcp.address, report);
+        token_file(&tcp.token_file, |error| error, report);
+    }
+    if let Some(aws) = &listen.secrets_manager {
+        port("listen.secrets_manager.address", aws.address, report);
+        match &aws.token {
+            DoorToken::File(file) => token_file(file, |error| of_ours(error, file), report),
+            // This process has another environment than the broker's, perhaps.
+            DoorToken::Session => {}
+        }
+    }
+}
+
+fn port(key: &str, address: SocketAddr, report: &mut Report) {
+    match std::net::TcpListener::bind(address) {
+        Ok(_) => report.good(Step::Listeners, format!("{address}: is free")),
         Err(error) => report.wrong(
             Step::Listeners,
-            format!("listen.tcp.address {}: {error}", tcp.address),
+            format!("{key} {address}: {error}"),
             Cure::new(
                 "If that is this very broker, all is well; else stop it, or choose another port:",
-                format!("ss -ltnp 'sport = :{}'", tcp.address.port()),
+                format!("ss -ltnp 'sport = :{}'", address.port()),
             ),
         ),
     }
-    let file = &tcp.token_file;
-    match LocalToken::check(file) {
+}
+
+fn token_file(file: &Path, named: impl Fn(ListenError) -> ListenError, report: &mut Report) {
+    match LocalToken::check(file).map_err(named) {
         Ok(()) => report.good(Step::Listeners, format!("{}: the local token's file is good", file.display())),
         Err(error) if file.exists() => report.wrong(
             Step::Listeners,
