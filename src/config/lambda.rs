@@ -39,6 +39,7 @@ pub(crate) struct RawLambda {
     pub(crate) init_timeout: Option<RawDuration>,
     /// Whether metrics are printed for CloudWatch, in its embedded metric format: "off", "on". Default: "off".
     /// Environment: TENURE_LAMBDA_METRICS.
+    #[schemars(extend("default" = "off"))]
     pub(crate) metrics: Option<Metrics>,
     /// The namespace of those metrics. Default: "Tenure".
     #[schemars(extend("default" = "Tenure"))]

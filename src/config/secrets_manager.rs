@@ -32,6 +32,7 @@ pub(crate) struct RawSecretsManager {
     pub(crate) address: Option<String>,
     /// What callers send as X-Aws-Parameters-Secrets-Token: "session", the AWS_SESSION_TOKEN that a Lambda function has
     /// (with SnapStart, AWS_CONTAINER_AUTHORIZATION_TOKEN). Default: "session", unless there is a token_file.
+    #[schemars(extend("default" = "session"))]
     pub(crate) token: Option<RawDoorToken>,
     /// Holds the token that callers send, where it is not the session's; made at start, 0600, where absent.
     pub(crate) token_file: Option<String>,
