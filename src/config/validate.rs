@@ -43,6 +43,7 @@ pub(crate) fn config(
     let token_role = raw.run.token_role.is_some();
     let login = check.login(&raw.vault, vault.as_ref(), token_role, environment);
     let audit = check.audit(&raw.audit);
+    let anchor = check.duration("audit.anchor", raw.audit.anchor.as_ref(), 300 * SECOND, Duration::ZERO, DAY);
     let listen = check.listen(&raw.listen);
     let run = check.run(raw, audit.as_ref());
     let cache = check.cache(&raw.cache);
@@ -63,6 +64,7 @@ pub(crate) fn config(
         subject,
         listen,
         audit: audit?,
+        audit_anchor: Some(anchor).filter(|anchor| !anchor.is_zero()),
         cache,
         log,
         shutdown,
