@@ -87,7 +87,7 @@ impl schemars::JsonSchema for Hash {
 }
 
 /// Where a chain ends: what an anchor pins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Head {
     /// The number of the last line; 0 before the first.
