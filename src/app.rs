@@ -263,6 +263,7 @@ impl App {
                 config::Expiry::Cap => SubjectExpiry::Cap,
                 config::Expiry::AtStart => SubjectExpiry::AtStart,
             },
+            anchor: config.audit_anchor,
             limits: Limits {
                 max_leases: config.cache.max_leases,
                 kv_fresh: config.cache.kv_fresh,

@@ -87,7 +87,7 @@ impl schemars::JsonSchema for Hash {
 }
 
 /// Where a chain ends: what an anchor pins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Head {
     /// The number of the last line; 0 before the first.
@@ -96,7 +96,23 @@ pub struct Head {
     pub hash: Hash,
 }
 
+/// From an anchor's `<seq>:<hash>`.
+impl std::str::FromStr for Head {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (seq, hash) = text.split_once(':').ok_or(())?;
+        Ok(Self { seq: seq.parse().map_err(drop)?, hash: Hash::parse(hash.as_bytes()).ok_or(())? })
+    }
+}
+
 impl Head {
+    /// As anchors have it: `<seq>:<hash>`.
+    #[must_use]
+    pub fn pin(&self) -> String {
+        format!("{}:{}", self.seq, self.hash)
+    }
+
     /// The head of a chain without lines.
     pub const START: Self = Self { seq: 0, hash: Hash::NONE };
 

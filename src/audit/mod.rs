@@ -215,6 +215,8 @@ pub struct Audit(Arc<Inner>);
 struct Inner {
     shared: Arc<Shared>,
     stamper: Stamper,
+    /// The head of the chain before the first line of this boot.
+    began: Head,
     /// Where there is no thread: the writer, for whoever hands over.
     inline: Option<Mutex<Writer>>,
 }
@@ -262,7 +264,8 @@ impl Audit {
         let shared = Arc::new(Shared::default());
         let stamper = Stamper::new(boot, clock)?;
         let writer = Writer::new(Arc::clone(&shared), stamper.clone(), Sink::new(memory.clone()));
-        let audit = Self(Arc::new(Inner { shared, stamper, inline: Some(Mutex::new(writer)) }));
+        let began = shared.lock().state.head;
+        let audit = Self(Arc::new(Inner { shared, stamper, began, inline: Some(Mutex::new(writer)) }));
         audit.turn_inline();
         Ok((audit, memory))
     }
@@ -271,11 +274,12 @@ impl Audit {
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(Pump::new(Arc::clone(&shared)));
         }
+        let began = shared.lock().state.head;
         std::thread::Builder::new()
             .name("audit".into())
             .spawn(move || writer.run())
             .map_err(|error| AuditError::Start(error.into()))?;
-        Ok(Self(Arc::new(Inner { shared, stamper, inline: None })))
+        Ok(Self(Arc::new(Inner { shared, stamper, began, inline: None })))
     }
 
     /// Bounds how long [`record`](Self::record) waits, by one timer for all who wait; it may be a quarter more. Without
@@ -327,6 +331,12 @@ impl Audit {
     #[must_use]
     pub fn head(&self) -> Head {
         self.0.shared.lock().state.head
+    }
+
+    /// The last line before the first of this boot: by it an anchor tells which chain the boot goes on with.
+    #[must_use]
+    pub fn began(&self) -> Head {
+        self.0.began
     }
 
     /// Whether the last write succeeded and the writer runs. It becomes true again by itself: a failed log is tried

@@ -64,6 +64,8 @@ pub struct Config {
     pub listen: Listen,
     /// Where audit lines go.
     pub audit: AuditSink,
+    /// How often the head of their chain is put into Vault's own log; `None`: with run tokens and at the end alone.
+    pub audit_anchor: Option<Duration>,
     /// What is kept in memory, and for how long.
     pub cache: Cache,
     /// What the process says of itself, on stderr.

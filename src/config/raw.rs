@@ -212,6 +212,10 @@ pub(crate) struct RawAudit {
     /// Whether lines are printed instead. Default: false.
     #[schemars(extend("default" = false))]
     pub(crate) stdout: Option<bool>,
+    /// How often the head of the log's chain is put into Vault's audit log, by a header of a look-up; "0s": never, beside
+    /// what each run token's metadata says. Default: "5m".
+    #[schemars(extend("default" = "5m"))]
+    pub(crate) anchor: Option<RawDuration>,
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]

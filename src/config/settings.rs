@@ -70,6 +70,7 @@ pub(crate) fn settings(config: &Config, document: &Document) -> Vec<Setting> {
         AuditSink::File(path) => list.path("audit.file", Some(path)),
         AuditSink::Stdout => list.plain("audit.stdout", &true),
     }
+    list.duration("audit.anchor", config.audit_anchor.unwrap_or_default());
     list.plain("cache.max_leases", &config.cache.max_leases);
     list.duration("cache.kv_fresh", config.cache.kv_fresh);
     list.duration("cache.kv_stale", config.cache.kv_stale);

@@ -43,6 +43,7 @@ pub(crate) fn config(
     let login = check.login(&raw.vault, vault.as_ref(), token_role, environment);
     let audit = check.audit(&raw.audit);
     let listen = check.listen(&raw.listen, environment);
+    let anchor = check.duration("audit.anchor", raw.audit.anchor.as_ref(), 300 * SECOND, Duration::ZERO, DAY);
     let run = check.run(raw, audit.as_ref());
     let cache = check.cache(&raw.cache);
     let subject = check.subject(&raw.subject);
@@ -61,6 +62,7 @@ pub(crate) fn config(
         subject,
         listen,
         audit: audit?,
+        audit_anchor: Some(anchor).filter(|anchor| !anchor.is_zero()),
         cache,
         log,
         shutdown,

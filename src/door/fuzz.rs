@@ -189,6 +189,7 @@ impl House {
             max_runs: 4,
             watching: Watching::default(),
             subject_expiry: SubjectExpiry::Cap,
+            anchor: None,
             limits: Limits { max_leases: 8, kv_fresh: hour, kv_stale: hour, kv_bytes: 1 << 16 },
         };
         let runs = Runs::start(setup).await.expect("runs");

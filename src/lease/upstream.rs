@@ -21,6 +21,8 @@ pub struct CallId {
     pub request: Arc<str>,
     /// The run on whose behalf the call is made.
     pub run: Arc<str>,
+    /// The head of the audit log's chain, where the call is made to pin it: `X-Tenure-Chain`.
+    pub chain: Option<Arc<str>>,
 }
 
 /// How long a grant lives, as upstream said.

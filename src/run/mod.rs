@@ -52,7 +52,7 @@ impl Boot {
     #[must_use]
     pub fn call(&self, run: &Arc<str>) -> CallId {
         let number = self.0.calls.fetch_add(1, Ordering::Relaxed) + 1;
-        CallId { request: format!("{}-{number}", self.0.id).into(), run: Arc::clone(run) }
+        CallId { request: format!("{}-{number}", self.0.id).into(), run: Arc::clone(run), chain: None }
     }
 }
 

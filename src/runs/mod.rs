@@ -27,6 +27,7 @@ use crate::run::{Boot, Run};
 use crate::supervise::Supervisor;
 
 mod active;
+mod anchors;
 mod busy;
 mod invoked;
 pub mod journal;
@@ -106,6 +107,8 @@ pub struct Setup {
     pub watching: Watching,
     /// Whether a run ends with its subject's token.
     pub subject_expiry: SubjectExpiry,
+    /// How often the head of the audit log is put into upstream's; `None`: with run tokens and at the end alone.
+    pub anchor: Option<Duration>,
 }
 
 /// How the platform is asked whether runs go on.
@@ -252,6 +255,10 @@ impl Runs {
         runs.schedule(&own);
         let watcher = Arc::clone(&runs);
         runs.common.supervisor.spawn("runs", async move { watcher.watch().await });
+        if let Some(every) = setup.anchor {
+            let anchoring = Arc::clone(&runs);
+            runs.common.supervisor.spawn("anchors", async move { anchoring.keep_anchored(every).await });
+        }
         Ok(runs)
     }
 
@@ -422,6 +429,8 @@ impl Runs {
             ended &= token.end(left).await;
         }
         // What a login takes has been spared for it.
+        let left = until.saturating_duration_since(tokio::time::Instant::now());
+        self.anchor(left / 2).await;
         let left = until.saturating_duration_since(tokio::time::Instant::now());
         ended & self.login.end(left).await
     }

@@ -350,6 +350,7 @@ impl RunToken {
         meta.insert("boot".to_owned(), context.boot.id().to_owned());
         meta.insert("audit_seq".to_owned(), head.seq.to_string());
         meta.insert("audit_head".to_owned(), head.hash.to_string());
+        meta.insert("audit_began".to_owned(), context.audit.began().pin());
         let ttl = Duration::from_secs(ttl.as_secs());
         let Grant { role, policies, namespace } = &*self.grant;
         let spec = TokenSpec {

@@ -121,7 +121,7 @@ impl FakeVault {
 }
 
 pub(crate) fn call() -> CallId {
-    CallId { request: "boot-1".into(), run: "run-1".into() }
+    CallId { request: "boot-1".into(), run: "run-1".into(), chain: None }
 }
 
 pub(crate) fn token() -> Token {

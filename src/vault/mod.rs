@@ -57,6 +57,7 @@ pub const CONTROL_LIMIT: usize = 1024 * 1024;
 
 const CALL_HEADER: &str = "x-tenure-request";
 const RUN_HEADER: &str = "x-tenure-run";
+const CHAIN_HEADER: &str = "x-tenure-chain";
 
 /// Where Vault is and how it is reached. Holds nothing secret: the client key is named by its file.
 ///
@@ -348,6 +349,9 @@ impl VaultClient {
         let id = |text: &str| HeaderValue::from_str(text).map_err(|_| "the call's id cannot be a header");
         headers.insert(CALL_HEADER, id(&ask.call.request)?);
         headers.insert(RUN_HEADER, id(&ask.call.run)?);
+        if let Some(chain) = &ask.call.chain {
+            headers.insert(CHAIN_HEADER, id(chain)?);
+        }
         let namespace = match ask.namespace {
             None => self.namespace.clone(),
             // The root has no name.

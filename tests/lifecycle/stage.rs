@@ -163,6 +163,7 @@ impl Stage {
             max_runs: plan.max_runs,
             watching: plan.watching,
             subject_expiry: plan.subject_expiry,
+            anchor: None,
             limits: plan.limits,
         })
         .await

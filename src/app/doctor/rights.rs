@@ -225,8 +225,9 @@ fn once(report: &mut Report, seen: String) {
 
 async fn headers(bench: &Bench<'_>, login: &Token, report: &mut Report) {
     const SHOW: &str = "vault write sys/config/auditing/request-headers/X-Tenure-Request hmac=false\n\
-                        vault write sys/config/auditing/request-headers/X-Tenure-Run hmac=false";
-    for header in ["X-Tenure-Request", "X-Tenure-Run"] {
+                        vault write sys/config/auditing/request-headers/X-Tenure-Run hmac=false\n\
+                        vault write sys/config/auditing/request-headers/X-Tenure-Chain hmac=false";
+    for header in ["X-Tenure-Request", "X-Tenure-Run", "X-Tenure-Chain"] {
         let path = format!("sys/config/auditing/request-headers/{}", header.to_ascii_lowercase());
         match read(bench, login, &path).await {
             Ok(reply) if reply.status.is_success() => {

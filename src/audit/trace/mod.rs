@@ -14,6 +14,7 @@
 use std::io::Read;
 use std::path::PathBuf;
 
+mod anchors;
 mod at;
 mod chain;
 mod findings;
@@ -30,6 +31,7 @@ mod survey;
 #[cfg(test)]
 mod tests;
 
+pub use anchors::anchors;
 pub use at::At;
 pub use output::Trace;
 pub use read::ReadError;

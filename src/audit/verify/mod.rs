@@ -11,6 +11,7 @@ use super::chain::{Hash, Head, split};
 use super::file::MAX_LINE;
 use super::line::{Line, VERSION};
 
+pub mod anchored;
 mod report;
 #[cfg(test)]
 mod tests;
@@ -25,7 +26,20 @@ const REMEMBERED: usize = 100_000;
 /// # Errors
 /// The reader's.
 pub fn verify(reader: impl BufRead) -> io::Result<Report> {
-    walk(reader, false)
+    walk([reader], false, &mut |_| {})
+}
+
+/// Verifies the files of one chain that was rotated, in their order, and shows each line whose hash fits to `seen`. Lines
+/// are counted over all of them.
+///
+/// # Errors
+/// The readers'.
+pub fn verify_all(
+    readers: impl IntoIterator<Item = impl BufRead>,
+    may_restart: bool,
+    seen: &mut dyn FnMut(&Seen<'_>),
+) -> io::Result<Report> {
+    walk(readers, may_restart, seen)
 }
 
 /// Verifies collected standard output: each boot may begin a chain of its own.
@@ -33,20 +47,64 @@ pub fn verify(reader: impl BufRead) -> io::Result<Report> {
 /// # Errors
 /// The reader's.
 pub fn verify_stdout(reader: impl BufRead) -> io::Result<Report> {
-    walk(reader, true)
+    walk([reader], true, &mut |_| {})
 }
 
-fn walk(mut reader: impl BufRead, may_restart: bool) -> io::Result<Report> {
+/// A line whose hash fits its bytes, wherever it stands.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen<'a> {
+    /// The line, counted over all files.
+    pub at: u64,
+    /// Its number, and its hash.
+    pub head: Head,
+    /// The boot that wrote it.
+    pub boot: &'a str,
+    /// When.
+    pub time: &'a str,
+}
+
+fn walk<R: BufRead>(
+    readers: impl IntoIterator<Item = R>,
+    may_restart: bool,
+    seen: &mut dyn FnMut(&Seen<'_>),
+) -> io::Result<Report> {
     let mut walk = Walk::new(may_restart);
-    let mut bytes = Vec::new();
-    let mut at = 0;
-    let mut current = read(&mut reader, &mut bytes, &mut at)?;
+    let mut lines = Lines { readers: readers.into_iter(), reader: None, bytes: Vec::new(), at: 0 };
+    let mut current = lines.next()?;
     while let Some(item) = current {
-        let next = read(&mut reader, &mut bytes, &mut at)?;
+        if let (Some(line), Some(time)) = (item.good(), &item.time) {
+            let head = Head { seq: line.seq, hash: line.hash };
+            seen(&Seen { at: line.at, head, boot: line.boot, time });
+        }
+        let next = lines.next()?;
         walk.step(item, next.as_ref());
         current = next;
     }
-    Ok(walk.finish(at))
+    Ok(walk.finish(lines.at))
+}
+
+/// The lines of several files, one after the other.
+struct Lines<I, R> {
+    readers: I,
+    reader: Option<R>,
+    bytes: Vec<u8>,
+    at: u64,
+}
+
+impl<R: BufRead, I: Iterator<Item = R>> Lines<I, R> {
+    fn next(&mut self) -> io::Result<Option<Item>> {
+        loop {
+            if let Some(reader) = &mut self.reader
+                && let Some(item) = read(reader, &mut self.bytes, &mut self.at)?
+            {
+                return Ok(Some(item));
+            }
+            self.reader = self.readers.next();
+            if self.reader.is_none() {
+                return Ok(None);
+            }
+        }
+    }
 }
 
 /// A line, judged by itself.

@@ -17,7 +17,7 @@ struct Stage {
 }
 
 fn call() -> CallId {
-    CallId { request: "boot-1".into(), run: "run-1".into() }
+    CallId { request: "boot-1".into(), run: "run-1".into(), chain: None }
 }
 
 impl Stage {

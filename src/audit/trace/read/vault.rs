@@ -37,6 +37,8 @@ pub(in super::super) struct VaultLine {
     pub(in super::super) request: Option<String>,
     /// `X-Tenure-Run`, likewise.
     pub(in super::super) run: Option<String>,
+    /// `X-Tenure-Chain`, likewise: where a broker's log ended.
+    pub(in super::super) chain: Option<String>,
     pub(in super::super) remote: Option<String>,
     pub(in super::super) lease_id: Option<String>,
     /// The token that was made: by a login or by another token.
@@ -122,6 +124,7 @@ impl VaultLine {
             value.as_str().or_else(|| value.get(0)?.as_str()).map(str::to_owned)
         };
         let (request, run) = (header("x-tenure-request"), header("x-tenure-run"));
+        let chain = header("x-tenure-chain");
         let namespace = asked.namespace.and_then(|namespace| namespace.path).unwrap_or_default();
         // Some versions write it with the namespace.
         let path = asked.path.strip_prefix(namespace.as_str()).unwrap_or(&asked.path);
@@ -140,6 +143,7 @@ impl VaultLine {
             metadata: strings(auth.metadata),
             request,
             run,
+            chain,
             remote: asked.remote_address,
             lease_id: lease.and_then(|secret| secret.lease_id).filter(|id| !id.is_empty()),
             made: made.map(|made| Made { accessor: made.accessor, metadata: strings(made.metadata) }),

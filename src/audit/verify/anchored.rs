@@ -1,0 +1,331 @@
+//! A log against the anchors that upstream's log has of its chain: what the chain cannot tell by itself.
+//!
+//! An anchor says that at that time, by upstream's clock, the chain of that boot had that head. So a file whose chain is
+//! whole is still not the one that was written where a head is not in it: its tail was cut, it was made anew as a whole, it
+//! is another file, or an older state of it that was put back.
+//!
+//! **Which anchors count.** Whoever has the broker's role can write an anchor. So those of a boot count that were made by
+//! who made the boot's first login, as upstream's log has it; others are told. Two that count and contradict each other are
+//! a finding.
+//!
+//! **What no anchor covers** is what came after the last of them: it is stated, not hidden.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
+
+use serde::Serialize;
+
+use super::Seen;
+use crate::audit::Head;
+
+#[cfg(test)]
+mod tests;
+
+/// No more findings of a kind are listed one by one.
+const LISTED: usize = 100;
+
+/// An anchor, as upstream's log has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Anchor {
+    /// The boot whose chain it is of.
+    pub boot: String,
+    /// Where the chain ended.
+    pub head: Head,
+    /// The last line before the first of the boot; `None` where it does not say.
+    pub began: Option<Head>,
+    /// Who made it, as upstream knows them; `None` where its log does not say.
+    pub by: Option<String>,
+    /// When, by upstream's clock, in RFC 3339.
+    pub time: String,
+    /// Where it stands: file and line.
+    pub place: String,
+}
+
+/// What upstream's log tells of chains.
+#[derive(Debug, Default)]
+pub struct Anchors {
+    /// In the order of that log.
+    anchors: Vec<Anchor>,
+    /// Who made the first login of a boot, and when.
+    logins: HashMap<String, (String, String)>,
+}
+
+/// What is wrong with a log, by its anchors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Finding {
+    /// Lines are missing at its end that there were.
+    CutTail,
+    /// The chain was made anew as a whole.
+    Rewritten,
+    /// It is another file than the one that was anchored.
+    Swapped,
+    /// It is an older state of the file, put back.
+    Replayed,
+    /// Two anchors contradict each other.
+    Conflict,
+    /// An anchor was made by somebody else than who made the boot's first login.
+    Foreign,
+}
+
+/// One finding.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Problem {
+    /// What kind of finding it is.
+    pub kind: Finding,
+    /// The finding, for a person.
+    pub message: String,
+    /// Where it shows in upstream's log.
+    pub place: String,
+}
+
+/// What the anchors say of a log.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Anchored {
+    /// Anchors of this log's boots, and of those that go on from it, that count.
+    pub anchors: usize,
+    /// Those of other chains: of other brokers, as far as is known.
+    pub others: usize,
+    /// How far the log is confirmed: the last line that an anchor names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub covered: Option<Head>,
+    /// When that anchor was made, by upstream's clock.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub covered_at: Option<String>,
+    /// Lines after that one: changed or cut, that would not show.
+    pub uncovered: u64,
+    /// When the first of these was written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uncovered_since: Option<String>,
+    /// Boots whose first login upstream's log does not name: their anchors are taken at the word of who made the first.
+    pub unproved: Vec<String>,
+    /// All findings, up to a hundred of each kind.
+    pub problems: Vec<Problem>,
+}
+
+/// A log while it is read, beside the anchors.
+#[derive(Debug)]
+pub struct Comparison<'a> {
+    counted: Vec<&'a Anchor>,
+    /// The anchors of each head.
+    by_head: HashMap<Head, &'a Anchor>,
+    /// Numbers that anchors name, and the lines of the log that have them.
+    at: HashMap<u64, Vec<(Head, String)>>,
+    /// The number of the last line of each boot.
+    boots: BTreeMap<String, u64>,
+    times: Option<(String, String)>,
+    result: Anchored,
+}
+
+impl Anchors {
+    /// Takes an anchor.
+    pub fn take(&mut self, anchor: Anchor) {
+        self.anchors.push(anchor);
+    }
+
+    /// Takes a login that names the boot; the earliest counts.
+    pub fn login(&mut self, boot: &str, by: String, time: String) {
+        match self.logins.get_mut(boot) {
+            Some(known) if known.1 <= time => {}
+            Some(known) => *known = (by, time),
+            None => drop(self.logins.insert(boot.to_owned(), (by, time))),
+        }
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.anchors.is_empty()
+    }
+
+    /// Begins to compare a log. Show each of its lines to [`Comparison::see`].
+    #[must_use]
+    pub fn compare(&self) -> Comparison<'_> {
+        let mut result = Anchored::default();
+        let mut first_by: HashMap<&str, Option<&str>> = HashMap::new();
+        let mut unproved = BTreeSet::new();
+        let mut heads: HashMap<(&str, u64), &Anchor> = HashMap::new();
+        let mut counted = Vec::new();
+        let mut by_head = HashMap::new();
+        let mut at: HashMap<u64, Vec<(Head, String)>> = HashMap::new();
+        for anchor in &self.anchors {
+            let login = self.logins.get(&anchor.boot).map(|(by, _)| by.as_str());
+            let first = *first_by.entry(&anchor.boot).or_insert(anchor.by.as_deref());
+            if login.is_none() {
+                unproved.insert(anchor.boot.clone());
+            }
+            if anchor.by.as_deref() != login.or(first) {
+                let message = format!(
+                    "an anchor of boot {} was made by {}, and the boot logged in as {}: it does not count",
+                    anchor.boot,
+                    anchor.by.as_deref().unwrap_or("nobody known"),
+                    login.or(first).unwrap_or("nobody known"),
+                );
+                result.add(Finding::Foreign, message, &anchor.place);
+                continue;
+            }
+            match heads.get(&(anchor.boot.as_str(), anchor.head.seq)) {
+                Some(other) if other.head != anchor.head => {
+                    let message = format!(
+                        "two anchors of boot {} name different hashes for seq {}: the other is at {}",
+                        anchor.boot, anchor.head.seq, other.place
+                    );
+                    result.add(Finding::Conflict, message, &anchor.place);
+                }
+                Some(_) => {}
+                None => drop(heads.insert((&anchor.boot, anchor.head.seq), anchor)),
+            }
+            by_head.entry(anchor.head).or_insert(anchor);
+            for head in [Some(anchor.head), anchor.began].into_iter().flatten() {
+                at.entry(head.seq).or_default();
+            }
+            counted.push(anchor);
+        }
+        result.unproved = unproved.into_iter().collect();
+        Comparison { counted, by_head, at, boots: BTreeMap::new(), times: None, result }
+    }
+}
+
+impl Comparison<'_> {
+    /// Takes the next line of the log.
+    pub fn see(&mut self, line: &Seen<'_>) {
+        match &mut self.times {
+            None => self.times = Some((line.time.to_owned(), line.time.to_owned())),
+            Some((_, last)) => line.time.clone_into(last),
+        }
+        match self.boots.get_mut(line.boot) {
+            Some(last) => *last = line.head.seq,
+            None => drop(self.boots.insert(line.boot.to_owned(), line.head.seq)),
+        }
+        if let Some(lines) = self.at.get_mut(&line.head.seq) {
+            lines.push((line.head, line.boot.to_owned()));
+        }
+        let result = &mut self.result;
+        if let Some(anchor) = self.by_head.get(&line.head) {
+            result.covered = Some(line.head);
+            result.covered_at = Some(anchor.time.clone());
+            (result.uncovered, result.uncovered_since) = (0, None);
+        } else {
+            result.uncovered += 1;
+            result.uncovered_since.get_or_insert_with(|| line.time.to_owned());
+        }
+    }
+
+    /// What comes of it, once all lines were seen.
+    #[must_use]
+    pub fn finish(mut self) -> Anchored {
+        let mut others = Vec::new();
+        for anchor in std::mem::take(&mut self.counted) {
+            if self.holds(anchor.head) {
+                self.result.anchors += 1;
+            } else if let Some(&last) = self.boots.get(&anchor.boot) {
+                self.result.anchors += 1;
+                self.contradicts(anchor, last);
+            } else if let Some(began) = anchor.began.filter(|began| began.seq > 0 && self.holds(*began)) {
+                self.result.anchors += 1;
+                let message = format!(
+                    "it is an older state of the file: boot {} went on after seq {}, up to seq {} at least, by {}, and none \
+                     of its lines is here",
+                    anchor.boot, began.seq, anchor.head.seq, anchor.time
+                );
+                self.result.add(Finding::Replayed, message, &anchor.place);
+            } else {
+                others.push(anchor);
+            }
+        }
+        self.result.others = others.len();
+        if self.result.anchors == 0
+            && let Some((first, last)) = &self.times
+            && let Some(anchor) = others.iter().find(|anchor| within(&anchor.time, first, last))
+        {
+            let boots: Vec<_> = self.boots.keys().take(3).map(String::as_str).collect();
+            let message = format!(
+                "it is another file: a boot is anchored as it begins, and of this file's {} ({}, …) none is, though that log \
+                 has anchors of its time, such as one of boot {}",
+                self.boots.len(),
+                boots.join(", "),
+                anchor.boot
+            );
+            self.result.add(Finding::Swapped, message, &anchor.place.clone());
+        }
+        self.result
+    }
+
+    fn holds(&self, head: Head) -> bool {
+        self.at.get(&head.seq).is_some_and(|lines| lines.iter().any(|(known, _)| *known == head))
+    }
+
+    /// The boot is in the log, and the line that the anchor names is not.
+    fn contradicts(&mut self, anchor: &Anchor, last: u64) {
+        let Anchor { boot, head, time, .. } = anchor;
+        let (kind, message) = if head.seq > last {
+            let message = format!(
+                "its tail was cut: boot {boot} had come to seq {} by {time}, and its last line here is seq {last}",
+                head.seq
+            );
+            (Finding::CutTail, message)
+        } else {
+            let message = format!(
+                "it was made anew as a whole: at {time} seq {} of boot {boot} had the hash {}, and here it has another",
+                head.seq, head.hash
+            );
+            (Finding::Rewritten, message)
+        };
+        self.result.add(kind, message, &anchor.place);
+    }
+}
+
+/// Whether a time of upstream's clock lies in the time of the log, within a minute: the clocks are not the same.
+fn within(time: &str, first: &str, last: &str) -> bool {
+    // To the minute, both in UTC.
+    let minute = |text: &str| text.get(..16).unwrap_or_default().to_owned();
+    (minute(first)..=minute(last)).contains(&minute(time))
+}
+
+impl Anchored {
+    /// Whether the anchors contradict nothing.
+    #[must_use]
+    pub fn is_good(&self) -> bool {
+        self.problems.is_empty()
+    }
+
+    fn add(&mut self, kind: Finding, message: String, place: &str) {
+        if self.problems.iter().filter(|problem| problem.kind == kind).count() < LISTED {
+            self.problems.push(Problem { kind, message, place: place.to_owned() });
+        }
+    }
+}
+
+impl fmt::Display for Anchored {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for Problem { message, place, .. } in &self.problems {
+            writeln!(f, "{place}: {message}")?;
+        }
+        if !self.unproved.is_empty() {
+            writeln!(
+                f,
+                "the first login of {} boots is not in Vault's log, or its X-Tenure-Request is not audited: their anchors are \
+                 taken at the word of who made the first",
+                self.unproved.len()
+            )?;
+        }
+        match (&self.covered, &self.covered_at) {
+            (Some(head), Some(at)) => {
+                writeln!(
+                    f,
+                    "Vault's log confirms it up to seq {}, at {at} ({} anchors)",
+                    head.seq, self.anchors
+                )?;
+            }
+            _ => writeln!(f, "Vault's log confirms none of it")?,
+        }
+        match (self.uncovered, &self.uncovered_since) {
+            (0, _) | (_, None) => f.write_str("no line came after that"),
+            (lines, Some(since)) => write!(
+                f,
+                "not covered yet: {lines} lines from {since} on; had some of them been changed, or others cut off after them, \
+                 it would not show"
+            ),
+        }
+    }
+}
