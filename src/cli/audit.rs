@@ -27,7 +27,7 @@ pub(crate) enum AuditCommand {
             audit.anchor. With --vault-log each of these is named, and what no anchor covers yet is stated.\n\n\
             Exit code: 0 whole, 1 not, 2 it cannot be read.",
         after_long_help = "Examples:\n  tenure audit verify /var/log/tenure/audit.jsonl\n  \
-            tenure audit verify audit.jsonl.1 audit.jsonl --vault-log vault-audit.log.gz --vault-log vault-audit.log"
+            tenure audit verify audit.jsonl.1 audit.jsonl --vault-log logs/of-vault"
     )]
     Verify {
         /// The file of audit lines; several, in any order, if the log was rotated
