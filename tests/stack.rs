@@ -25,6 +25,8 @@ mod workflow;
 #[allow(dead_code, reason = "it is another suite's; this one tries less")]
 mod aws;
 
+#[path = "stack/anchors.rs"]
+mod anchors;
 #[path = "stack/answers.rs"]
 mod answers;
 #[path = "stack/clients.rs"]
