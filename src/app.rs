@@ -191,6 +191,10 @@ impl App {
         upstream: Upstream,
         clock: Clock,
     ) -> Result<Self, AppError> {
+        // Who finds a listener finds its token.
+        if let Some(tcp) = &config.listen.tcp {
+            LocalToken::from_file(&tcp.token_file)?;
+        }
         let listeners = Listeners::bind(&config.listen).await?;
         Self::start_on(listeners, config, run, upstream, clock).await
     }
