@@ -114,6 +114,10 @@ pub struct Comparison<'a> {
     /// The number of the last line of each boot.
     boots: BTreeMap<String, u64>,
     times: Option<(String, String)>,
+    /// Findings on the anchors of a boot; those of other logs' boots are not this one's.
+    suspect: Vec<(&'a str, Problem)>,
+    /// Boots whose first login is not known.
+    unproved: BTreeSet<&'a str>,
     result: Anchored,
 }
 
@@ -141,7 +145,7 @@ impl Anchors {
     /// Begins to compare a log. Show each of its lines to [`Comparison::see`].
     #[must_use]
     pub fn compare(&self) -> Comparison<'_> {
-        let mut result = Anchored::default();
+        let mut suspect: Vec<(&str, Problem)> = Vec::new();
         let mut first_by: HashMap<&str, Option<&str>> = HashMap::new();
         let mut unproved = BTreeSet::new();
         let mut heads: HashMap<(&str, u64), &Anchor> = HashMap::new();
@@ -152,7 +156,7 @@ impl Anchors {
             let login = self.logins.get(&anchor.boot).map(|(by, _)| by.as_str());
             let first = *first_by.entry(&anchor.boot).or_insert(anchor.by.as_deref());
             if login.is_none() {
-                unproved.insert(anchor.boot.clone());
+                unproved.insert(anchor.boot.as_str());
             }
             if anchor.by.as_deref() != login.or(first) {
                 let message = format!(
@@ -161,7 +165,10 @@ impl Anchors {
                     anchor.by.as_deref().unwrap_or("nobody known"),
                     login.or(first).unwrap_or("nobody known"),
                 );
-                result.add(Finding::Foreign, message, &anchor.place);
+                suspect.push((
+                    &anchor.boot,
+                    Problem { kind: Finding::Foreign, message, place: anchor.place.clone() },
+                ));
                 continue;
             }
             match heads.get(&(anchor.boot.as_str(), anchor.head.seq)) {
@@ -170,7 +177,10 @@ impl Anchors {
                         "two anchors of boot {} name different hashes for seq {}: the other is at {}",
                         anchor.boot, anchor.head.seq, other.place
                     );
-                    result.add(Finding::Conflict, message, &anchor.place);
+                    suspect.push((
+                        &anchor.boot,
+                        Problem { kind: Finding::Conflict, message, place: anchor.place.clone() },
+                    ));
                 }
                 Some(_) => {}
                 None => drop(heads.insert((&anchor.boot, anchor.head.seq), anchor)),
@@ -181,8 +191,16 @@ impl Anchors {
             }
             counted.push(anchor);
         }
-        result.unproved = unproved.into_iter().collect();
-        Comparison { counted, by_head, at, boots: BTreeMap::new(), times: None, result }
+        Comparison {
+            counted,
+            by_head,
+            at,
+            boots: BTreeMap::new(),
+            times: None,
+            suspect,
+            unproved,
+            result: Anchored::default(),
+        }
     }
 }
 
@@ -214,6 +232,13 @@ impl Comparison<'_> {
     /// What comes of it, once all lines were seen.
     #[must_use]
     pub fn finish(mut self) -> Anchored {
+        for (boot, problem) in std::mem::take(&mut self.suspect) {
+            if self.boots.contains_key(boot) {
+                self.result.add(problem.kind, problem.message, &problem.place);
+            }
+        }
+        let unproved = self.unproved.iter().filter(|boot| self.boots.contains_key(**boot));
+        self.result.unproved = unproved.map(|boot| (*boot).to_owned()).collect();
         let mut others = Vec::new();
         for anchor in std::mem::take(&mut self.counted) {
             if self.holds(anchor.head) {
