@@ -89,18 +89,22 @@ fn tell(holders: Vec<Holder>, bare: Round) -> Result<(), Failed> {
         "| leases held | resident | each, bytes | each, read again and again | CPU of {QUIET:?} in which nobody asks |"
     );
     println!("|---:|---:|---:|---:|---:|");
+    // What a broker takes for the load's connections, the one with a single lease shows.
+    let mut connections = None;
     for holder in &holders {
         let after = holder.server.memory()?;
-        let each = |memory: Memory| match holder.leases {
+        let grown = after.own.saturating_sub(holder.one.own);
+        let connections = *connections.get_or_insert(grown);
+        let each = |grown: u64| match holder.leases {
             1 => "".to_owned(),
-            leases => (memory.own.saturating_sub(holder.one.own) / (leases - 1) as u64).to_string(),
+            leases => (grown / (leases - 1) as u64).to_string(),
         };
         println!(
             "| {} | {} | {} | {} | {:.1} ms |",
             holder.leases,
             mib(after.resident),
-            each(holder.all),
-            each(after),
+            each(holder.all.own.saturating_sub(holder.one.own)),
+            each(grown.saturating_sub(connections)),
             holder.quiet.as_secs_f64() * 1e3,
         );
     }

@@ -2,10 +2,9 @@
 //! everybody is answered.
 
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::os::fd::AsFd as _;
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::epoll;
 
 use super::beside::Counts;
 use super::load::{self, Stream, Transport, now, whole};
@@ -40,17 +39,22 @@ pub(crate) fn stampede(plan: &Plan) -> Result<(), Failed> {
     let mut seen = Vec::new();
     for _ in 0..STARTS {
         let bare = Server::start("bare", &dir)?;
-        seen.push(rush(&bare, 1)?);
+        seen.push(rush(&bare, CLIENTS, 1)?);
         drop(bare);
         std::fs::remove_file(dir.join(super::SOCKET))?;
     }
     row("bare hyper, which has the answer", None, &seen);
-    for (name, paths) in [("a cold broker, one path", 1), ("a cold broker, 50 paths", 50)] {
+    for (name, clients, paths) in [
+        ("a cold broker, one client alone", 1, 1),
+        ("a cold broker, one path", CLIENTS, 1),
+        ("a cold broker, 50 paths", CLIENTS, 50),
+    ] {
         let (mut seen, mut most) = (Vec::new(), 0);
         for start in 0..STARTS {
-            let broker = Server::start("distant", &plan.dir(&format!("stampede-{paths}-{start}"))?)?;
+            let broker =
+                Server::start("distant", &plan.dir(&format!("stampede-{clients}-{paths}-{start}"))?)?;
             let before = Counts::of(&broker)?.read;
-            seen.push(rush(&broker, paths)?);
+            seen.push(rush(&broker, clients, paths)?);
             most = most.max(Counts::of(&broker)?.read - before);
         }
         row(name, Some(most), &seen);
@@ -83,36 +87,35 @@ struct Client {
     stream: Box<dyn Stream>,
     began: Duration,
     answer: Vec<u8>,
+    /// How long it took to be answered with success, if it was.
     took: Option<Duration>,
-    failed: bool,
 }
 
 /// Everybody connects and asks, and only then is anybody waited for. A client's time is from its own connecting on.
-fn rush(server: &Server, paths: usize) -> Result<Seen, Failed> {
-    let mut clients = Vec::with_capacity(CLIENTS);
+fn rush(server: &Server, number: usize, paths: usize) -> Result<Seen, Failed> {
+    let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+    let mut clients = Vec::with_capacity(number);
     let begin = now();
-    for number in 0..CLIENTS {
+    for number in 0..number {
         let began = now();
         let mut stream = load::connect(server, Transport::Unix)?;
         stream.set_nonblocking()?;
         stream.write_all(&load::request(&path(number % paths), None))?;
-        clients.push(Client { stream, began, answer: Vec::new(), took: None, failed: false });
+        let data = epoll::EventData::new_u64(number as u64);
+        epoll::add(&epoll, &*stream, data, epoll::EventFlags::IN)?;
+        clients.push(Client { stream, began, answer: Vec::new(), took: None });
     }
-    loop {
-        let mut open: Vec<&mut Client> =
-            clients.iter_mut().filter(|client| client.took.is_none() && !client.failed).collect();
-        if open.is_empty() {
-            break;
-        }
-        let mut fds: Vec<_> = open
-            .iter()
-            .map(|client| PollFd::from_borrowed_fd(client.stream.as_fd(), PollFlags::IN))
-            .collect();
-        poll(&mut fds, None)?;
-        let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
-        drop(fds);
-        for (client, _) in open.iter_mut().zip(ready).filter(|(_, ready)| *ready) {
-            client.receive();
+    let mut events = Vec::with_capacity(number);
+    let mut under_way = number;
+    while under_way > 0 {
+        events.clear();
+        epoll::wait(&epoll, rustix::buffer::spare_capacity(&mut events), None)?;
+        for event in &events {
+            let client = &mut clients[usize::try_from(event.data.u64())?];
+            if client.is_done() {
+                epoll::delete(&epoll, &*client.stream)?;
+                under_way -= 1;
+            }
         }
     }
     let all = now() - begin;
@@ -120,21 +123,23 @@ fn rush(server: &Server, paths: usize) -> Result<Seen, Failed> {
     took.sort_unstable();
     let millis = |span: Duration| span.as_secs_f64() * 1e3;
     let at = |percent: usize| took.get(took.len() * percent / 100).copied().map_or(f64::NAN, millis);
-    Ok(Seen { all: millis(all), p50: at(50), p99: at(99), failed: CLIENTS - took.len() })
+    Ok(Seen { all: millis(all), p50: at(50), p99: at(99), failed: number - took.len() })
 }
 
 impl Client {
-    fn receive(&mut self) {
+    /// Reads what there is. Whether no more is to come: the answer is whole, or none will be.
+    fn is_done(&mut self) -> bool {
         let mut buffer = [0; 4096];
         match self.stream.read(&mut buffer) {
             Ok(some) if some > 0 => self.answer.extend_from_slice(&buffer[..some]),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return,
-            _ => self.failed = true,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
+            _ => return true,
         }
         match whole(&self.answer) {
             Ok(Some(_)) => self.took = Some(now() - self.began),
-            Ok(None) => {}
-            Err(_) => self.failed = true,
+            Ok(None) => return false,
+            Err(_) => {}
         }
+        true
     }
 }
