@@ -1,6 +1,6 @@
 //! What leases cost: a stampede on a broker that holds none, ten thousand of them held and read, and an hour of renewals.
 //!
-//! `cargo bench --bench leases` takes about two minutes. As in the bench of reads, servers are pinned to core 0 and the
+//! `cargo bench --bench leases` takes about a minute. As in the bench of reads, servers are pinned to core 0 and the
 //! load to core 1, what is measured and what it is compared with alternate in short rounds, and of each the round with
 //! the least CPU time per request is shown.
 //! `TENURE_BENCH_ROUNDS` and `TENURE_BENCH_MILLIS` set how many rounds there are, and how long each is;

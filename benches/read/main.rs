@@ -2,7 +2,7 @@
 //! Proxy, which has the same secret of the same Vault in its cache: the server's CPU time per request, latency,
 //! throughput, memory, and how long a start takes.
 //!
-//! `cargo bench --bench read` takes about two minutes. The servers are pinned to core 0; the load, and the real Vault
+//! `cargo bench --bench read` takes about a minute and a half. The servers are pinned to core 0; the load, and the real Vault
 //! with what it needs, to core 1. Short rounds of the servers alternate, and the one with the least CPU time per request
 //! is shown of each: a busy machine spoils rounds, and no round is better than the truth.
 //! `TENURE_BENCH_ROUNDS` and `TENURE_BENCH_MILLIS` set how many rounds there are, and how long each is.
@@ -66,8 +66,8 @@ struct Contender {
 }
 
 fn measure() -> Result<(), Failed> {
-    let rounds = setting("TENURE_BENCH_ROUNDS", 20)?;
-    let span = Duration::from_millis(setting("TENURE_BENCH_MILLIS", 250)? as u64);
+    let rounds = setting("TENURE_BENCH_ROUNDS", 60)?;
+    let span = Duration::from_millis(setting("TENURE_BENCH_MILLIS", 120)? as u64);
     process::pin(1)?;
     let place = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
     let dir = |name: &str| -> Result<_, Failed> {
@@ -186,7 +186,7 @@ fn compare(
 }
 
 /// Starts on the real Vault, each up to its first secret: a login by AWS IAM, a run token, a user of the database.
-/// Beside it the second and third of these, asked by hand; and Vault Proxy, which has a token from the start.
+/// Beside it the second and the third of these, asked by hand; and Vault Proxy, which has a token from the start.
 fn real_starts(stack: &Stack, dir: &impl Fn(&str) -> Result<PathBuf, Failed>) -> Result<(), Failed> {
     let (mut tenure, mut proxy, mut upstream) = (Vec::new(), Vec::new(), Vec::new());
     for number in 0..STARTS {
