@@ -72,9 +72,10 @@ $(CARGO_DENY):
 	cargo install cargo-deny --locked --version $(CARGO_DENY_VERSION) --root target/tools --target-dir target/tools/build
 	rm -rf target/tools/build
 
-## Measures beside a reference, in the same run; and what readers see of each fault.
+## Measures beside a reference, in the same run, Vault Proxy among them where `make setup` has built Vault; and what
+## readers see of each fault.
 bench:
-	cargo bench --locked --bench audit --bench read --bench runs
+	cargo bench --locked --bench audit --bench leases --bench read --bench runs
 	cargo test --locked --test faults -- --nocapture
 
 ## The Lambda layers of both architectures, and that they are small; `deploy/lambda` says what to do with them.

@@ -74,8 +74,10 @@ pub(crate) fn ask(stream: &mut dyn Stream, request: &[u8]) -> Result<Vec<u8>, Fa
 }
 
 /// The response's length, if all of it is there.
-fn whole(bytes: &[u8]) -> Result<Option<usize>, Failed> {
-    const LENGTH: &[u8] = b"content-length: ";
+pub(crate) fn whole(bytes: &[u8]) -> Result<Option<usize>, Failed> {
+    // `content-length` and `Content-Length`: servers write either, and no other header's name ends like that.
+    const LENGTH: &[u8] = b"ontent-length: ";
+    const TITLED: &[u8] = b"ontent-Length: ";
     let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else { return Ok(None) };
     if !bytes.starts_with(b"HTTP/1.1 2") {
         return Err(String::from_utf8_lossy(bytes).into());
@@ -84,7 +86,7 @@ fn whole(bytes: &[u8]) -> Result<Option<usize>, Failed> {
     if bytes.starts_with(b"HTTP/1.1 204 ") {
         return Ok(Some(end + 4));
     }
-    let at = bytes[..end].windows(LENGTH.len()).position(|name| name == LENGTH);
+    let at = bytes[..end].windows(LENGTH.len()).position(|name| name == LENGTH || name == TITLED);
     let digits = &bytes[at.ok_or("a response without a length")? + LENGTH.len()..];
     let length = digits
         .iter()
@@ -113,13 +115,20 @@ struct Wire {
 /// What stands in a request for a number that is another each time.
 pub(crate) const NUMBER: &str = "000000000000";
 
+/// That number: where it is, the one that is sent next, and how many there are before it begins again.
+struct Number {
+    at: Range<usize>,
+    next: usize,
+    of: usize,
+}
+
 /// The connections of a load, connected once and used for all its rounds.
 pub(crate) struct Load {
     wires: Vec<Wire>,
     epoll: rustix::fd::OwnedFd,
     request: Vec<u8>,
-    /// Where its number is, if it has one.
-    number: Option<Range<usize>>,
+    /// What is another in each request, if anything is.
+    number: Option<Number>,
     took: Vec<Duration>,
 }
 
@@ -140,17 +149,24 @@ impl Load {
             wires.push(Wire { stream, sent: Duration::ZERO, filled: 0, buffer: [0; 4096] });
         }
         let at = request.windows(NUMBER.len()).position(|part| part == NUMBER.as_bytes());
-        let number = at.map(|at| at..at + NUMBER.len());
+        let number = at.map(|at| Number { at: at..at + NUMBER.len(), next: 0, of: usize::MAX });
         Ok(Self { wires, epoll, request, number, took: Vec::with_capacity(1 << 20) })
+    }
+
+    /// Its requests take turns among so many numbers, from 0 on.
+    pub(crate) fn among(mut self, numbers: usize) -> Self {
+        if let Some(number) = &mut self.number {
+            number.of = numbers;
+        }
+        self
     }
 
     /// Asks for so long, and sees what it took.
     pub(crate) fn round(&mut self, server: &Server, span: Duration) -> Result<Round, Failed> {
         self.took.clear();
         let (start, spent) = (now(), server.cpu()?);
-        let number = self.number.clone();
         for wire in &mut self.wires {
-            wire.send(next(&mut self.request, number.as_ref()))?;
+            wire.send(next(&mut self.request, &mut self.number))?;
         }
         let mut events = Vec::with_capacity(self.wires.len());
         let mut under_way = self.wires.len();
@@ -166,7 +182,7 @@ impl Load {
                 }
                 self.took.push(time - wire.sent);
                 match more {
-                    true => wire.send(next(&mut self.request, number.as_ref()))?,
+                    true => wire.send(next(&mut self.request, &mut self.number))?,
                     false => under_way -= 1,
                 }
             }
@@ -185,8 +201,16 @@ impl Load {
 }
 
 /// The request with the next number.
-fn next<'a>(request: &'a mut [u8], number: Option<&Range<usize>>) -> &'a [u8] {
-    for digit in number.map_or(&mut [][..], |at| &mut request[at.clone()]).iter_mut().rev() {
+fn next<'a>(request: &'a mut [u8], number: &mut Option<Number>) -> &'a [u8] {
+    let Some(number) = number else { return request };
+    let digits = &mut request[number.at.clone()];
+    number.next += 1;
+    if number.next >= number.of {
+        number.next = 0;
+        digits.fill(b'0');
+        return request;
+    }
+    for digit in digits.iter_mut().rev() {
         if *digit < b'9' {
             *digit += 1;
             break;

@@ -1,23 +1,30 @@
-//! A cached read, recorded in an audit file, beside a bare hyper server that answers the same bytes: the server's CPU
-//! time per request, latency, throughput, memory, and how long a start takes.
+//! A cached read, recorded in an audit file, beside a bare hyper server that answers the same bytes, and beside Vault
+//! Proxy, which has the same secret of the same Vault in its cache: the server's CPU time per request, latency,
+//! throughput, memory, and how long a start takes.
 //!
-//! `cargo bench --bench read` takes about a minute. The servers are pinned to core 0 and the load to core 1. Short
-//! rounds of the two alternate, and the one with the least CPU time per request is shown of each: a busy machine spoils
-//! rounds, and no round is better than the truth.
+//! `cargo bench --bench read` takes about a minute and a half. The servers are pinned to core 0; the load, and the real Vault
+//! with what it needs, to core 1. Short rounds of the servers alternate, and the one with the least CPU time per request
+//! is shown of each: a busy machine spoils rounds, and no round is better than the truth.
 //! `TENURE_BENCH_ROUNDS` and `TENURE_BENCH_MILLIS` set how many rounds there are, and how long each is.
+//!
+//! Without the stack of `tests/stack` there is no Vault, hence no Vault Proxy: Tenure has an upstream in memory then.
 
-use std::path::Path;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+#[allow(dead_code, reason = "another bench uses more of it")]
 mod load;
 mod process;
 mod report;
 mod server;
+mod stack;
 mod upstream;
 
 use load::{Load, Round, Transport};
 use process::Server;
 use report::{machine, median, mib, pause, setting};
+use stack::{Stack, Started};
 use upstream::Instant;
 
 /// What can go wrong: it is printed, and that is all.
@@ -36,6 +43,9 @@ fn main() -> std::process::ExitCode {
             server::broker(Path::new(dir), "", |clock| Instant::new(clock).as_upstream(), |_| Ok(()))
         }
         ["bare", dir] => server::bare(Path::new(dir)),
+        ["become", program, ref words @ ..] => {
+            process::pin(0).and_then(|()| Err(std::process::Command::new(program).args(words).exec().into()))
+        }
         _ => measure(),
     };
     match result {
@@ -47,15 +57,17 @@ fn main() -> std::process::ExitCode {
     }
 }
 
-/// The two servers, side by side.
-struct Pair {
-    bare: Server,
-    broker: Server,
+/// One of the servers that stand side by side.
+struct Contender {
+    name: &'static str,
+    server: Server,
+    /// What it wants to see on TCP.
+    token: Option<String>,
 }
 
 fn measure() -> Result<(), Failed> {
-    let rounds = setting("TENURE_BENCH_ROUNDS", 20)?;
-    let span = Duration::from_millis(setting("TENURE_BENCH_MILLIS", 250)? as u64);
+    let rounds = setting("TENURE_BENCH_ROUNDS", 60)?;
+    let span = Duration::from_millis(setting("TENURE_BENCH_MILLIS", 120)? as u64);
     process::pin(1)?;
     let place = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?;
     let dir = |name: &str| -> Result<_, Failed> {
@@ -65,77 +77,130 @@ fn measure() -> Result<(), Failed> {
     };
 
     let starts = starts(&dir("starts")?)?;
+    let leases = leases(&dir("leases")?)?;
     let broker = Server::start("broker", &dir("broker")?)?;
     pause(Duration::from_millis(200));
     let idle = broker.memory()?;
-    let answer = load::ask(&mut *load::connect(&broker, Transport::Unix)?, &load::request(PATH, None))?;
+
+    let stack =
+        Stack::up().map_err(|why| println!("Without Vault, and so without Vault Proxy: {why}\n")).ok();
+    let (broker, answer, proxy) = match &stack {
+        Some(stack) => {
+            let Started { server, answer, .. } = stack.tenure(&dir("tenure")?)?;
+            (server, answer, Some(stack.proxy(&dir("proxy")?)?.server))
+        }
+        None => {
+            let answer =
+                load::ask(&mut *load::connect(&broker, Transport::Unix)?, &load::request(PATH, None))?;
+            (broker, answer, None)
+        }
+    };
     let bare_dir = dir("bare")?;
     std::fs::write(bare_dir.join("answer"), &answer)?;
-    let bare = Server::start("bare", &bare_dir)?;
-    let bare_idle = bare.memory()?;
-    let pair = Pair { bare, broker };
+    let token = Some(std::fs::read_to_string(broker.dir.join("token"))?);
+    let mut contenders = vec![
+        Contender { name: "bare hyper", server: Server::start("bare", &bare_dir)?, token: token.clone() },
+        Contender { name: "Tenure, audited", server: broker, token },
+    ];
+    contenders.extend(proxy.map(|server| Contender { name: "Vault Proxy", server, token: None }));
+    let before = contenders.iter().map(|one| one.server.memory()).collect::<Result<Vec<_>, _>>()?;
 
     println!("| transport | connections | server | CPU µs/request | × bare | requests/s | p50 µs | p99 µs |");
     println!("|---|---:|---|---:|---:|---:|---:|---:|");
     for transport in [Transport::Unix, Transport::Tcp] {
         for connections in [32, 1] {
-            compare(&pair, transport, connections, rounds, span)?;
+            compare(&contenders, transport, connections, rounds, span)?;
         }
     }
-    let busy = pair.broker.memory()?;
-    drop(pair);
-    let leases = leases(&dir("leases")?)?;
 
+    println!("\n| resident | with one secret | after the load |\n|---|---:|---:|");
+    for (one, before) in contenders.iter().zip(before) {
+        let after = one.server.memory()?;
+        let shown = |memory: process::Memory| {
+            format!("{} ({} of it not the program's file)", mib(memory.resident), mib(memory.own))
+        };
+        println!("| {} | {} | {} |", one.name, shown(before), shown(after));
+    }
+    drop(contenders);
     println!("\n| memory and start | |\n|---|---:|");
     println!("| resident, idle | {} ({} of it not the program's file) |", mib(idle.resident), mib(idle.own));
-    println!("| a bare hyper server, idle | {} ({}) |", mib(bare_idle.resident), mib(bare_idle.own));
-    println!("| resident, after the load | {} ({}) |", mib(busy.resident), mib(busy.own));
     println!("| each of {LEASES} leases | {} bytes, beside {} of its own |", leases.0, leases.1);
     println!("| process start to first secret | {:.1} ms (least of {STARTS}: {:.1}) |", starts.1, starts.0);
+    if let Some(stack) = &stack {
+        real_starts(stack, &dir)?;
+    }
     println!(
-        "\n{}; answer of {} bytes; {rounds} rounds of {} ms.",
+        "\n{}; answer of {} bytes; {rounds} rounds of {} ms; upstream {}.",
         machine(),
         answer.len(),
-        span.as_millis()
+        span.as_millis(),
+        match &stack {
+            Some(stack) => format!("Vault {}", stack.says("/vault/version")?),
+            None => "in memory".to_owned(),
+        },
     );
     Ok(())
 }
 
 fn compare(
-    pair: &Pair,
+    contenders: &[Contender],
     transport: Transport,
     connections: usize,
     rounds: usize,
     span: Duration,
 ) -> Result<(), Failed> {
-    let token = std::fs::read_to_string(pair.broker.dir.join("token"))?;
-    let request = load::request(PATH, (transport == Transport::Tcp).then_some(&token));
-    let mut of_bare = Load::new(&pair.bare, transport, connections, request.clone())?;
-    let mut of_broker = Load::new(&pair.broker, transport, connections, request)?;
-    let log = std::fs::File::options().write(true).open(pair.broker.dir.join("audit.jsonl"))?;
-    let (mut bare, mut broker) = (Vec::new(), Vec::new());
+    let mut loads = Vec::new();
+    for one in contenders {
+        let token = one.token.as_deref().filter(|_| transport == Transport::Tcp);
+        loads.push(Load::new(&one.server, transport, connections, load::request(PATH, token))?);
+    }
+    let mut measured = vec![Vec::new(); contenders.len()];
     for round in 0..=rounds {
-        let one = of_bare.round(&pair.bare, span)?;
-        let two = of_broker.round(&pair.broker, span)?;
-        // The chain is not looked at, and the disk is not ours alone.
-        log.set_len(0)?;
-        // The first round warms up.
-        if round > 0 {
-            bare.push(one);
-            broker.push(two);
+        for ((one, load), measured) in contenders.iter().zip(&mut loads).zip(&mut measured) {
+            let result = load.round(&one.server, span)?;
+            // The first round warms up.
+            if round > 0 {
+                measured.push(result);
+            }
+            // The chain is not looked at, and the disk is not ours alone.
+            if let Ok(log) = std::fs::File::options().write(true).open(one.server.dir.join("audit.jsonl")) {
+                log.set_len(0)?;
+            }
         }
     }
     let best = |rounds: Vec<Round>| rounds.into_iter().min_by(|one, two| one.cpu.total_cmp(&two.cpu));
-    let (bare, broker) = best(bare).zip(best(broker)).ok_or("at least one round is needed")?;
-    for (name, round) in [("bare hyper", bare), ("tenure, audited", broker)] {
+    let best: Option<Vec<Round>> = measured.into_iter().map(best).collect();
+    let best = best.ok_or("at least one round is needed")?;
+    for (one, round) in contenders.iter().zip(&best) {
         println!(
-            "| {transport:?} | {connections} | {name} | {:.2} | {:.2} | {:.0} | {:.0} | {:.0} |",
+            "| {transport:?} | {connections} | {} | {:.2} | {:.2} | {:.0} | {:.0} | {:.0} |",
+            one.name,
             round.cpu,
-            round.cpu / bare.cpu,
+            round.cpu / best[0].cpu,
             round.per_second,
             round.p50,
             round.p99,
         );
+    }
+    Ok(())
+}
+
+/// Starts on the real Vault, each up to its first secret: a login by AWS IAM, a run token, a user of the database.
+/// Beside it the second and the third of these, asked by hand; and Vault Proxy, which has a token from the start.
+fn real_starts(stack: &Stack, dir: &impl Fn(&str) -> Result<PathBuf, Failed>) -> Result<(), Failed> {
+    let (mut tenure, mut proxy, mut upstream) = (Vec::new(), Vec::new(), Vec::new());
+    for number in 0..STARTS {
+        tenure.push(stack.tenure(&dir(&format!("start-tenure-{number}"))?)?.took);
+        proxy.push(stack.proxy(&dir(&format!("start-proxy-{number}"))?)?.took);
+        upstream.push(stack.upstream()?);
+    }
+    for (what, took) in [
+        ("the same, with a real Vault, AWS login and database", tenure),
+        ("of that, upstream for a run token and a user", upstream),
+        ("Vault Proxy, given a token: start to first secret", proxy),
+    ] {
+        let least = took.iter().copied().fold(f64::INFINITY, f64::min);
+        println!("| {what} | {:.1} ms (least of {STARTS}: {least:.1}) |", median(took));
     }
     Ok(())
 }

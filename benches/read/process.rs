@@ -18,7 +18,7 @@ pub(crate) fn pin(core: usize) -> Result<(), Failed> {
 }
 
 pub(crate) struct Server {
-    child: Child,
+    pub(crate) child: Child,
     pub(crate) dir: PathBuf,
     pub(crate) tcp: SocketAddr,
 }

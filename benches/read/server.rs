@@ -32,8 +32,20 @@ pub(crate) fn broker(
     beside: impl FnOnce(&App) -> Result<(), Failed>,
 ) -> Result<(), Failed> {
     process::pin(0)?;
-    rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
     let clock = Clock::system();
+    runtime()?.block_on(async {
+        let upstream = upstream(&clock);
+        let app = app(dir, run, upstream, clock).await?;
+        beside(&app)?;
+        ready(app.tcp().map_or(0, |address| address.port()))?;
+        app.serve().await?;
+        Ok(())
+    })
+}
+
+/// The same, begun, by a clock that is given.
+pub(crate) async fn app(dir: &Path, run: &str, upstream: Upstream, clock: Clock) -> Result<App, Failed> {
+    rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
     let text = format!(
         "[vault]\naddress = \"http://127.0.0.1:1\"\n[vault.auth.aws]\nrole = \"bench\"\n\
          [run]\ntoken_role = \"run\"\njournal = \"{dir}/orphans\"\n{run}\
@@ -47,14 +59,7 @@ pub(crate) fn broker(
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).json().flatten_event(true);
     let filter = tracing_subscriber::filter::Targets::new().with_default(tracing::Level::WARN);
     tracing_subscriber::registry().with(lines.with_filter(filter)).try_init()?;
-    runtime()?.block_on(async {
-        let upstream = upstream(&clock);
-        let app = App::start(&loaded.config, process_run(loaded.run)?, upstream, clock).await?;
-        beside(&app)?;
-        ready(app.tcp().map_or(0, |address| address.port()))?;
-        app.serve().await?;
-        Ok(())
-    })
+    Ok(App::start(&loaded.config, process_run(loaded.run)?, upstream, clock).await?)
 }
 
 /// hyper with its own defaults, and an answer that is ready: the least that a server of these bytes can do. What is sent
@@ -124,7 +129,7 @@ impl Answer {
     }
 }
 
-fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+pub(crate) fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
 

@@ -23,6 +23,8 @@ pub(crate) struct Instant {
     pub(crate) clock: Clock,
     /// How long each answer takes.
     pub(crate) latency: Duration,
+    /// How long a secret lives, from when it was made or renewed.
+    pub(crate) ttl: Duration,
     pub(crate) calls: Arc<Calls>,
 }
 
@@ -32,13 +34,15 @@ pub(crate) struct Calls {
     pub(crate) created: AtomicU64,
     pub(crate) read: AtomicU64,
     pub(crate) revoked: AtomicU64,
-    /// For a login, a renewal, a look.
+    /// To renew a secret.
+    pub(crate) renewed: AtomicU64,
+    /// For a login, the renewal of a token, a look.
     pub(crate) other: AtomicU64,
 }
 
 impl Instant {
     pub(crate) fn new(clock: &Clock) -> Self {
-        Self { clock: clock.clone(), latency: Duration::ZERO, calls: Arc::default() }
+        Self { clock: clock.clone(), latency: Duration::ZERO, ttl: TTL, calls: Arc::default() }
     }
 
     /// It, with nothing beside it.
@@ -59,12 +63,12 @@ impl Instant {
         })
     }
 
-    fn minted<P>(&self, payload: P) -> Minted<P> {
-        Minted { payload, sent: self.clock.now(), life: Life::Leased { ttl: TTL, renewable: true } }
+    fn minted<P>(&self, payload: P, ttl: Duration) -> Minted<P> {
+        Minted { payload, sent: self.clock.now(), life: Life::Leased { ttl, renewable: true } }
     }
 
     fn token(&self) -> Minted<Token> {
-        self.minted(Token {
+        let token = Token {
             credential: Credential::new("hvs.CAESIJ2xKqGzvXlR".into()),
             accessor: "0e9e354a520df04867c874cd6a1ee8d0".into(),
             policies: vec!["default".into(), "orders".into()],
@@ -72,11 +76,12 @@ impl Instant {
             lent: false,
             namespace: None,
             made: None,
-        })
+        };
+        self.minted(token, TTL)
     }
 
-    fn renewed(&self) -> Renewed {
-        Renewed { sent: self.clock.now(), ttl: TTL, renewable: true }
+    fn renewed(&self, ttl: Duration) -> Renewed {
+        Renewed { sent: self.clock.now(), ttl, renewable: true }
     }
 }
 
@@ -121,7 +126,7 @@ impl Source for Instant {
         _: &'a Token,
         _: Option<Duration>,
     ) -> BoxFuture<'a, Result<Renewed, Failure>> {
-        self.answer(&self.calls.other, Ok(self.renewed()))
+        self.answer(&self.calls.other, Ok(self.renewed(TTL)))
     }
 
     fn lookup_token<'a>(&'a self, _: CallId, _: &'a Token) -> BoxFuture<'a, Result<(), Failure>> {
@@ -168,7 +173,7 @@ impl Source for Instant {
         _: &'a Token,
         key: &'a ReadKey,
     ) -> BoxFuture<'a, Result<Minted<Answer>, Failure>> {
-        self.answer(&self.calls.read, Ok(self.minted(answer(&key.path))))
+        self.answer(&self.calls.read, Ok(self.minted(answer(&key.path), self.ttl)))
     }
 
     fn renew_lease<'a>(
@@ -178,7 +183,7 @@ impl Source for Instant {
         _: &'a str,
         _: Duration,
     ) -> BoxFuture<'a, Result<Renewed, Failure>> {
-        self.answer(&self.calls.other, Ok(self.renewed()))
+        self.answer(&self.calls.renewed, Ok(self.renewed(self.ttl)))
     }
 
     fn sign<'a>(

@@ -49,7 +49,7 @@ async fn tell(page: &UnixListener, calls: &Calls, platform: &Platform) {
             of(&calls.created),
             of(&calls.read),
             of(&calls.revoked),
-            of(&calls.other),
+            of(&calls.other) + of(&calls.renewed),
             of(&platform.beats),
             tokio::runtime::Handle::current().metrics().num_alive_tasks(),
         );

@@ -9,6 +9,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+#[allow(dead_code, reason = "another bench uses more of it")]
 #[path = "../read/load.rs"]
 mod load;
 #[path = "../read/process.rs"]

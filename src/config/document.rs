@@ -22,7 +22,7 @@ impl Document {
     /// Parses a file; problems are those of its TOML.
     pub(crate) fn parse(path: &Path, text: &str) -> Result<Self, Vec<Problem>> {
         let (table, errors) = DeTable::parse_recoverable(text);
-        let lines = Lines { path, text };
+        let lines = Lines::new(path, text);
         let mut problems: Vec<Problem> = errors
             .iter()
             .map(|error| Problem {
@@ -133,15 +133,20 @@ pub(crate) fn join(prefix: &str, name: &str) -> String {
     if prefix.is_empty() { name.to_owned() } else { format!("{prefix}.{name}") }
 }
 
+/// Which line an offset is in: the file may be long, and each of its keys asks.
 struct Lines<'a> {
     path: &'a Path,
-    text: &'a str,
+    /// Where each line ends.
+    ends: Vec<usize>,
 }
 
-impl Lines<'_> {
+impl<'a> Lines<'a> {
+    fn new(path: &'a Path, text: &str) -> Self {
+        Self { path, ends: text.match_indices('\n').map(|(at, _)| at).collect() }
+    }
+
     fn origin(&self, offset: usize) -> Origin {
-        let before = &self.text.as_bytes()[..offset.min(self.text.len())];
-        let line = 1 + before.iter().filter(|byte| **byte == b'\n').count();
+        let line = 1 + self.ends.partition_point(|end| *end < offset);
         Origin::File { path: self.path.to_owned(), line }
     }
 }

@@ -1,9 +1,9 @@
 //! Performs the calls of our own tokens: the login token and the run token.
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tracing::Instrument as _;
@@ -240,32 +240,39 @@ async fn end_login(context: &Context, token: &Token) -> Result<(), Failure> {
 /// The leases that hang off a run's token, until each one's own end: what a revocation must be seen to have ended.
 #[derive(Debug, Default)]
 pub(super) struct LeaseIds {
-    known: Mutex<VecDeque<LeaseOf>>,
+    known: Mutex<Known>,
     /// Those that were alive when the run's end began. Upstream may be late in ending them, and each is looked for until
     /// it is gone, whatever its own end.
-    ending: OnceLock<Vec<LeaseOf>>,
+    ending: OnceLock<Vec<(Arc<str>, Arc<Token>)>>,
 }
 
-/// A lease, and the token that it hangs off: a run that was extended has two for a while.
-#[derive(Clone, Debug)]
+/// By the lease's id: each renewal looks its own up, and there may be ten thousand.
+#[derive(Debug, Default)]
+struct Known {
+    leases: BTreeMap<Arc<str>, LeaseOf>,
+    /// With so many, those that are over are let go of.
+    full: usize,
+}
+
+/// What is known of a lease: the token that it hangs off, of which a run that was extended has two for a while.
+#[derive(Debug)]
 struct LeaseOf {
-    id: Arc<str>,
     token: Arc<Token>,
     until: Until,
 }
 
 impl LeaseIds {
     pub(super) fn add(&self, id: &Arc<str>, token: &Arc<Token>, until: Until, now: Moment) {
-        let mut leases = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if leases.len() == leases.capacity() {
-            leases.retain(|lease| !lease.until.is_over(now));
+        let mut known = self.known();
+        if known.leases.len() >= known.full {
+            known.leases.retain(|_, lease| !lease.until.is_over(now));
+            known.full = 2 * known.leases.len() + 4;
         }
-        leases.push_back(LeaseOf { id: Arc::clone(id), token: Arc::clone(token), until });
+        known.leases.insert(Arc::clone(id), LeaseOf { token: Arc::clone(token), until });
     }
 
     pub(super) fn extend(&self, lease_id: &str, until: Until) {
-        let mut leases = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = leases.iter_mut().rev().find(|lease| *lease.id == *lease_id) {
+        if let Some(known) = self.known().leases.get_mut(lease_id) {
             known.until = until;
         }
     }
@@ -273,13 +280,15 @@ impl LeaseIds {
     /// The leases that end with `token`.
     fn ending(&self, token: &Arc<Token>, now: Moment) -> Vec<Arc<str>> {
         let all = self.ending.get_or_init(|| {
-            let leases = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-            leases.iter().filter(|lease| !lease.until.is_over(now)).cloned().collect()
+            let known = self.known();
+            let alive = known.leases.iter().filter(|(_, lease)| !lease.until.is_over(now));
+            alive.map(|(id, lease)| (Arc::clone(id), Arc::clone(&lease.token))).collect()
         });
-        all.iter()
-            .filter(|lease| Arc::ptr_eq(&lease.token, token))
-            .map(|lease| Arc::clone(&lease.id))
-            .collect()
+        all.iter().filter(|(_, of)| Arc::ptr_eq(of, token)).map(|(id, _)| Arc::clone(id)).collect()
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
