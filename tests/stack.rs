@@ -27,6 +27,8 @@ mod aws;
 
 #[path = "stack/answers.rs"]
 mod answers;
+#[path = "stack/athena.rs"]
+mod athena;
 #[path = "stack/clients.rs"]
 mod clients;
 #[path = "stack/disk.rs"]
