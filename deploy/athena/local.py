@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Asks the questions of `queries/` with DuckDB, of logs on this machine.
 
-    local.py FOLDER QUERY [WORD ...]    prints the rows as JSON; the words are the query's `?`, in order
-    local.py FOLDER --all               all queries that have no `?`, by name
+    local.py FOLDER QUERY [WORD]    prints the rows as JSON; the word is the query's `?`
+    local.py FOLDER --all           all queries that take no word, by name
 
 The folder is laid out as the bucket is: `tenure/<account>/<region>/<yyyy>/<mm>/<dd>/…` and
 `vault/<cluster>/<yyyy>/<mm>/<dd>/…`. Needs `duckdb` (PyPI).
@@ -15,7 +15,10 @@ import os
 import sys
 from pathlib import Path
 
-import duckdb
+try:
+    import duckdb
+except ImportError:
+    sys.exit("local: DuckDB is missing: pip install duckdb")
 
 HERE = Path(__file__).resolve().parent
 
@@ -51,11 +54,16 @@ def main() -> int:
     if query != "--all" and query not in names:
         print(f"local: there is no query {query!r}: it is one of {', '.join(names)}", file=sys.stderr)
         return 2
+    wanted = 0 if query == "--all" else code(query).count("?")
+    if len(words) != wanted:
+        print(f"local: {query} takes {wanted} words, and {len(words)} were given: its first lines say which", file=sys.stderr)
+        return 2
     os.chdir(folder)
     with duckdb.connect() as connection:
         views(connection)
         if query == "--all":
-            answer: object = {name: asked(connection, name, []) for name in names if "?" not in code(name)}
+            open_ones = [name for name in names if "?" not in code(name)]
+            answer: object = {name: asked(connection, name, []) for name in open_ones}
         else:
             answer = asked(connection, query, words)
     # A time is shown as RFC 3339: all of them are in UTC.

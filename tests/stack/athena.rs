@@ -386,6 +386,10 @@ for path in sorted(pathlib.Path(sys.argv[1]).rglob('*.sql')):
     for dialect in ('athena',) if path.parent.name == 'tables' else ('athena', 'trino'):
         [statement] = sqlglot.parse(text, dialect=dialect)
         assert not isinstance(statement, exp.Command), f'{path} is not understood'
+        # Athena takes these in a WHERE clause alone.
+        words = list(statement.find_all(exp.Placeholder))
+        assert all(word.find_ancestor(exp.Where) for word in words), path
+        assert len(words) == (path.stem in ('execution', 'subject', 'path')), path
     print(path.stem, *(column.name for column in statement.selects) if statement.find(exp.Select) else ())
 ";
     let output =

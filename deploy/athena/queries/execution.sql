@@ -1,23 +1,21 @@
 -- What one execution used, with those that it started, and until when.
 --
--- ?: the execution's ARN.
+-- It takes one word: the execution's ARN.
 --
 -- A run names the executions above its own as far as they are known, up to the root; those below are looked for twice, so
 -- that one whose own line names only its parent is found as well.
-WITH asked AS (
-  SELECT CAST(? AS varchar) AS word
+WITH named AS (
+  SELECT run_id, execution
+  FROM tenure_runs
+  WHERE strpos(' ' || coalesce(execution, '') || ' ' || parents || ' ', ' ' || CAST(? AS varchar) || ' ') > 0
 ), below AS (
-  SELECT DISTINCT runs.execution
-  FROM tenure_runs runs CROSS JOIN asked
-  WHERE runs.execution = asked.word OR strpos(' ' || runs.parents || ' ', ' ' || asked.word || ' ') > 0
+  SELECT DISTINCT execution FROM named WHERE execution IS NOT NULL
 ), chosen AS (
-  SELECT DISTINCT runs.run_id
-  FROM tenure_runs runs CROSS JOIN below
-  WHERE runs.execution = below.execution OR strpos(' ' || runs.parents || ' ', ' ' || below.execution || ' ') > 0
+  SELECT run_id FROM named
   UNION
   SELECT runs.run_id
-  FROM tenure_runs runs CROSS JOIN asked
-  WHERE runs.execution = asked.word OR strpos(' ' || runs.parents || ' ', ' ' || asked.word || ' ') > 0
+  FROM tenure_runs runs CROSS JOIN below
+  WHERE strpos(' ' || coalesce(runs.execution, '') || ' ' || runs.parents || ' ', ' ' || below.execution || ' ') > 0
 ), used AS (
   SELECT run_id, path, lease_id, min(moment) AS first_used, max(moment) AS last_used,
     sum(CASE WHEN event IN ('read', 'deliver', 'session.open') AND outcome IN ('granted', 'done') THEN 1 ELSE 0 END)

@@ -1,5 +1,5 @@
--- What brokers say to have had from Vault, and Vault's log, which covers that time, does not have. Is all of Vault's log
--- there, that of each node?
+-- What brokers say to have had from Vault, and Vault's log, which covers that time, does not have: a part of
+-- Vault's log may be missing, such as that of one node.
 WITH covers AS (
   SELECT min(moment) + INTERVAL '5' SECOND AS since, max(moment) - INTERVAL '5' SECOND AS until
   FROM vault_requests

@@ -1,26 +1,18 @@
 -- Who asked for a path: by brokers' lines, what was granted and what was refused; and what Vault did for it that no broker's
 -- line tells of.
 --
--- ?: the path, without /v1/; a * at its end stands for whatever follows.
-WITH asked AS (
-  SELECT CAST(? AS varchar) AS word
-), wanted AS (
-  SELECT CASE WHEN word LIKE '%*' THEN substr(word, 1, length(word) - 1) ELSE word END AS word,
-    word LIKE '%*' AS is_prefix
-  FROM asked
+-- It takes one word: the path, without /v1/ and without a query; a * at its end stands for whatever follows.
+WITH told AS (
+  SELECT 'tenure' AS source, moment, event, outcome, path, lease_id, run_id, execution, state, standing, subject,
+    subject_assurance, request, vault_request_id, reason, CAST(NULL AS varchar) AS remote
+  FROM tenure_lines
+  WHERE run_id IS NOT NULL AND path IS NOT NULL
+  UNION ALL
+  SELECT 'vault', moment, operation, finding, path, lease_id, run_id, execution, state, standing, subject,
+    subject_assurance, request, vault_request_id, display_name, remote
+  FROM vault_unexplained
 )
-SELECT 'tenure' AS source, lines.moment, lines.event, lines.outcome, lines.path, lines.lease_id, lines.run_id,
-  lines.execution, lines.state, lines.standing, lines.subject, lines.subject_assurance, lines.request,
-  lines.vault_request_id, lines.reason, CAST(NULL AS varchar) AS remote
-FROM tenure_lines lines CROSS JOIN wanted
-WHERE lines.run_id IS NOT NULL
-  -- A read with a query is one of the path.
-  AND (lines.path = wanted.word OR strpos(lines.path, wanted.word || '?') = 1
-    OR wanted.is_prefix AND strpos(lines.path, wanted.word) = 1)
-UNION ALL
-SELECT 'vault', others.moment, others.operation, others.finding, others.path, others.lease_id, others.run_id,
-  others.execution, others.state, others.standing, others.subject, others.subject_assurance, others.request,
-  others.vault_request_id, others.display_name, others.remote
-FROM vault_unexplained others CROSS JOIN wanted
-WHERE others.path = wanted.word OR wanted.is_prefix AND strpos(others.path, wanted.word) = 1
+SELECT * FROM told
+-- chr(63) begins a query; the line's end, chr(10), keeps a path from being the beginning of another.
+WHERE strpos(split_part(path, chr(63), 1) || chr(10), replace(CAST(? AS varchar) || chr(10), '*' || chr(10), '')) = 1
 ORDER BY moment

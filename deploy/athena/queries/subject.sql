@@ -1,9 +1,7 @@
 -- What was used on behalf of a subject, and until when.
 --
--- ?: the subject's id at its issuer. Two issuers may have the same one: subject_issuer is in tenure_runs.
-WITH asked AS (
-  SELECT CAST(? AS varchar) AS word
-), used AS (
+-- It takes one word: the subject's id at its issuer. Two issuers may have the same one: subject_issuer is in tenure_runs.
+WITH used AS (
   SELECT run_id, path, lease_id, min(moment) AS first_used, max(moment) AS last_used,
     sum(CASE WHEN event IN ('read', 'deliver', 'session.open') AND outcome IN ('granted', 'done') THEN 1 ELSE 0 END)
       AS secret_reads,
@@ -16,7 +14,8 @@ SELECT runs.account, runs.region, runs.execution, runs.state, runs.attempt, runs
   runs.subject, runs.subject_issuer, runs.subject_assurance, runs.began, runs.ended, runs.revoke_confirmed,
   used.path, used.lease_id, used.first_used, used.last_used, used.secret_reads, used.denials,
   leases.usable_until, leases.revoked
-FROM asked JOIN tenure_runs runs ON runs.subject = asked.word
+FROM tenure_runs runs
 LEFT JOIN used ON used.run_id = runs.run_id
 LEFT JOIN tenure_leases leases ON leases.lease_id = used.lease_id
+WHERE runs.subject = ?
 ORDER BY runs.began, runs.run_id, used.first_used, used.path
