@@ -29,6 +29,8 @@ mod aws;
 mod anchors;
 #[path = "stack/answers.rs"]
 mod answers;
+#[path = "stack/athena.rs"]
+mod athena;
 #[path = "stack/clients.rs"]
 mod clients;
 #[path = "stack/disk.rs"]

@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
+use crate::athena::{Logs, finds_the_same};
 use crate::broker::{Broker, SOON, Setup};
 use crate::harness::{Server, text, wait_until};
 use crate::http::request;
@@ -188,5 +189,7 @@ fn an_execution_is_traced_and_a_bypass_found(server: &Server) {
         }
         broker.check_silence(output, what);
     }
+    let python = text(&server.stack["python"]);
+    finds_the_same(&broker, python, &Logs::read(&to("c"), &to("d")), &execution.arn, &stolen);
     broker.finish();
 }

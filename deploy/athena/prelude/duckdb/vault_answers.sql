@@ -1,0 +1,60 @@
+-- What the queries ask for of Vault's answers, from files that lie as in the bucket, below the working directory; in
+-- DuckDB's SQL. ../athena has the same columns.
+CREATE OR REPLACE VIEW vault_answers AS
+SELECT
+  split_part(filename, '/', 2) AS cluster,
+  split_part(filename, '/', 3) || '-' || split_part(filename, '/', 4) || '-' || split_part(filename, '/', 5) AS day,
+  CAST("time" AS TIMESTAMP) AS moment,
+  request.id AS vault_request_id,
+  coalesce(request.operation, '') AS operation,
+  coalesce(request.path, '') AS asked_path,
+  coalesce(request.namespace.path, '') AS namespace,
+  coalesce(request.mount_type, '') AS mount_type,
+  nullif(error, '') AS error,
+  coalesce(auth.display_name, '') AS display_name,
+  coalesce(request.client_token_accessor, auth.accessor) AS accessor,
+  request.remote_address AS remote,
+  request.headers['x-tenure-request'][1] AS request,
+  request.headers['x-tenure-run'][1] AS header_run,
+  request.headers['x-tenure-chain'][1] AS header_chain,
+  nullif(response.secret.lease_id, '') AS lease_id,
+  response.auth.accessor AS made_accessor,
+  response.auth IS NOT NULL AS made,
+  auth.metadata['run'] AS run_id,
+  auth.metadata['kind'] AS kind,
+  auth.metadata['execution_arn'] AS execution,
+  auth.metadata['state'] AS state,
+  try_cast(auth.metadata['attempt'] AS integer) AS attempt,
+  auth.metadata['verified'] AS standing,
+  auth.metadata['execution_chain'] AS execution_chain,
+  auth.metadata['parent_execution_arn'] AS parent_execution,
+  auth.metadata['parent_run'] AS parent_run,
+  auth.metadata['subject'] AS subject,
+  auth.metadata['subject_kind'] AS subject_kind,
+  auth.metadata['subject_issuer'] AS subject_issuer,
+  auth.metadata['subject_assurance'] AS subject_assurance,
+  auth.metadata['tag_shared_by'] AS shared_by,
+  auth.metadata['canonical_arn'] AS by_canonical_arn,
+  auth.metadata['role_name'] AS by_role_name,
+  auth.metadata['role'] AS by_role,
+  auth.metadata['cert_name'] AS by_cert_name,
+  auth.metadata['client_arn'] AS by_client_arn,
+  response.auth.metadata['canonical_arn'] AS made_canonical_arn,
+  response.auth.metadata['role_name'] AS made_role_name,
+  response.auth.metadata['role'] AS made_role,
+  response.auth.metadata['cert_name'] AS made_cert_name,
+  response.auth.metadata['client_arn'] AS made_client_arn,
+  response.auth.metadata['run'] AS made_run,
+  response.auth.metadata['boot'] AS made_boot,
+  try_cast(response.auth.metadata['audit_seq'] AS bigint) AS made_seq,
+  response.auth.metadata['audit_head'] AS made_head
+FROM read_json(
+  'vault/**', format = 'newline_delimited', filename = true, ignore_errors = true, columns = {
+    type: 'VARCHAR', "time": 'VARCHAR', error: 'VARCHAR',
+    auth: 'STRUCT(accessor VARCHAR, display_name VARCHAR, metadata MAP(VARCHAR, VARCHAR))',
+    request: 'STRUCT(id VARCHAR, operation VARCHAR, path VARCHAR, mount_type VARCHAR, namespace STRUCT(path VARCHAR),
+              client_token_accessor VARCHAR, headers MAP(VARCHAR, VARCHAR[]), remote_address VARCHAR)',
+    response: 'STRUCT(auth STRUCT(accessor VARCHAR, metadata MAP(VARCHAR, VARCHAR)), secret STRUCT(lease_id VARCHAR))'
+  }
+)
+WHERE type = 'response'
