@@ -94,7 +94,7 @@ pub(crate) struct Sandbox {
     pub(crate) socket: PathBuf,
     pub(crate) token_file: PathBuf,
     child: Child,
-    pid: Pid,
+    pub(crate) pid: Pid,
     out: Arc<Mutex<String>>,
     err: Arc<Mutex<String>>,
 }
