@@ -144,7 +144,7 @@ pub(crate) struct RawRun {
     #[schemars(extend("default" = "15m"))]
     pub(crate) ttl: Option<RawDuration>,
     /// The write-ahead journal of token accessors, by which the next start revokes what a crash left. Default: audit.file
-    /// with ".orphans" appended; none where audit lines go to stdout.
+    /// with ".orphans" appended; none where audit lines go elsewhere.
     pub(crate) journal: Option<String>,
     /// Whether the platform is asked about the process's own run: "off", "warn", "require". Default: "off".
     #[schemars(extend("default" = "off"))]

@@ -88,14 +88,16 @@ pub(super) fn records(config: &Config, report: &mut Report) {
         AuditSink::Syslog(to @ Receiver::Udp(_), _) => {
             report.good(Step::AuditLog, format!("{to}: is sent there; by UDP nobody confirms a line"));
         }
-        AuditSink::Syslog(to, _) => match Audit::check_syslog(&crate::app::receiver(to)) {
-            Ok(()) => report.good(Step::AuditLog, format!("{to}: receives messages")),
-            Err(error) => {
-                let cure =
-                    Cure::new("See whether the syslog daemon runs, and whether we may write there:", "");
-                report.wrong(Step::AuditLog, causes(&error), cure);
+        AuditSink::Syslog(to @ Receiver::Unix(path), _) => {
+            match Audit::check_syslog(&crate::app::receiver(to)) {
+                Ok(()) => report.good(Step::AuditLog, format!("{to}: receives messages")),
+                Err(error) => {
+                    let what = "A syslog daemon must receive datagrams there, from whom this one should be:";
+                    let cure = Cure::new(what, format!("ls -l {}; id", path.display()));
+                    report.wrong(Step::AuditLog, causes(&error), cure);
+                }
             }
-        },
+        }
         AuditSink::File(path) => match Audit::check(path) {
             Ok(()) => report.good(Step::AuditLog, format!("{}: can be written", path.display())),
             Err(error) => {
