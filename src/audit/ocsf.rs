@@ -133,6 +133,9 @@ pub(super) fn event(line: &Line, raw: &str) -> std::io::Result<Value> {
             event.insert("service".to_owned(), json!({ "name": "Vault" }));
         }
         _ => {
+            // The class has neither: it is about the broker itself.
+            event.remove("actor");
+            event.remove("src_endpoint");
             event.insert("app".to_owned(), product);
         }
     }

@@ -151,6 +151,13 @@ fn faults(event: &Value) -> Vec<String> {
     if event["type_uid"] != class * 100 + activity {
         faults.push("type_uid is not of class and activity".into());
     }
+    let foreign: &[&str] = match class {
+        6002 => &["actor", "api", "resources", "service", "src_endpoint", "user"],
+        3002 => &["api", "app", "resources"],
+        _ => &["app", "service", "user"],
+    };
+    let foreign = foreign.iter().filter(|name| !event[**name].is_null());
+    faults.extend(foreign.map(|name| format!("{class} has no {name}")));
     if event["category_uid"] != class / 1000 {
         faults.push("category_uid is not the class's".into());
     }
