@@ -221,7 +221,8 @@ impl App {
         };
         let sink = match &config.audit {
             AuditSink::File(path) => audit::Config::File(path.clone()),
-            AuditSink::Stdout => audit::Config::Stdout,
+            AuditSink::Stdout(format) => audit::Config::Stdout(line_format(*format)),
+            AuditSink::Syslog(to, format) => audit::Config::Syslog(receiver(to), line_format(*format)),
         };
         let audit = Audit::open(sink, boot.id(), clock.clone())?;
         let (journal, orphans) = match &config.run.journal {
@@ -374,6 +375,20 @@ async fn ecs_task(endpoint: Option<&str>) -> Option<EcsTask> {
 /// What the file holds.
 fn subject_token(path: &Path) -> Result<Credential, AppError> {
     Credential::from_file(path).map_err(|why| AppError::SubjectFile { path: path.to_owned(), why })
+}
+
+fn receiver(to: &config::Receiver) -> audit::Syslog {
+    match to {
+        config::Receiver::Unix(path) => audit::Syslog::Unix(path.clone()),
+        config::Receiver::Udp(address) => audit::Syslog::Udp(*address),
+    }
+}
+
+fn line_format(format: config::AuditFormat) -> audit::Format {
+    match format {
+        config::AuditFormat::Tenure => audit::Format::Tenure,
+        config::AuditFormat::Ocsf => audit::Format::Ocsf,
+    }
 }
 
 fn allowed(config: &Config) -> Vec<Allow> {

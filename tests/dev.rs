@@ -14,6 +14,8 @@ use tenure::lease::upstream::{Login as _, ReadKey, Source as _, TokenSpec};
 use tenure::run::Boot;
 use tenure::source::dev::{DatabaseRole, DevConfig, DevVault, TokenRole};
 
+mod schema;
+
 const TENURE: &str = env!("CARGO_BIN_EXE_tenure");
 
 /// `tenure` in `dir`, with nothing of our own environment that it would look at.
@@ -249,6 +251,8 @@ fn it_fails_as_the_script_says_and_is_revoked_all_the_same() {
     assert!(told.contains("everything is revoked"), "{told}");
     let log = ended(dir.path(), &["audit", "verify", "audit.jsonl"]);
     assert!(log.status.success(), "{}", err(&log));
+    let lines = std::fs::read_to_string(dir.path().join("audit.jsonl")).expect("the log");
+    assert_eq!(schema::faults_of_lines(&lines), [""; 0], "lines that are not of the schema");
 }
 
 #[test]

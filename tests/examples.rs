@@ -1,6 +1,5 @@
 //! What is shown to people works: the configurations in `examples/` and the README, the documents in `deploy/`.
 
-#[path = "examples/schema.rs"]
 mod schema;
 
 use std::path::Path;
@@ -63,9 +62,9 @@ fn the_example_configuration_shows_every_key() {
     assert!(loaded.config.run.rules.len() > 2 && loaded.config.subject.seal.is_some());
     let mut missing = Vec::new();
     shown(&config::schema(), &text, &mut missing);
-    // The ones of two that the file did not choose.
+    // The ones of several that the file did not choose.
     missing.sort_unstable();
-    assert_eq!(missing, ["role_id_file", "stdout"], "examples/tenure.toml does not show");
+    assert_eq!(missing, ["role_id_file", "stdout", "syslog"], "examples/tenure.toml does not show");
 }
 
 fn shown(schema: &serde_json::Value, text: &str, missing: &mut Vec<String>) {
@@ -220,13 +219,17 @@ fn the_tutorials_worker_is_tested_with_what_it_requires() {
     }
 }
 
+fn faults_of(toml: &str) -> Vec<String> {
+    schema::faults(&toml::from_str(toml).expect("TOML"), &config::schema())
+}
+
 /// What an editor that has the schema says of them is what the broker says: nothing.
 #[test]
 fn the_configurations_that_are_shown_are_of_the_schema() {
     for text in
         [project("examples/tenure.toml"), with_every_key(), project("examples/stepfunctions/tenure.toml")]
     {
-        assert_eq!(schema::faults_of(&text), [""; 0], "{text}");
+        assert_eq!(faults_of(&text), [""; 0], "{text}");
     }
     for (wrong, said) in [
         ("[vault]\naddres = \"a\"", ".vault.addres is not known"),
@@ -235,7 +238,7 @@ fn the_configurations_that_are_shown_are_of_the_schema() {
         ("[run]\nverification = \"maybe\"", "oneOf"),
         ("[[prefetch]]\npath = 5", ".prefetch[0].path: 5 is not of type"),
     ] {
-        let found = schema::faults_of(wrong);
+        let found = faults_of(wrong);
         assert!(found.len() == 1 && found[0].contains(said), "{wrong}: {found:?}");
     }
 }
@@ -267,4 +270,26 @@ fn the_function_in_deploy_is_configured_and_reads_by_what_it_asks_for() {
     let page = project("deploy/lambda/README.md");
     let block = page.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a block");
     assert!(loaded(block).config.listen.secrets_manager.is_some());
+}
+
+/// The reader that each suite's audit lines go through finds what is not of the schema.
+#[test]
+fn a_line_of_another_form_is_found() {
+    let zeros = "0".repeat(64);
+    let line = format!(
+        r#"{{"v":1,"time":"t","boot":"b","event":"read","outcome":"granted","seq":1,"prev":"{zeros}","hash":"{zeros}"}}"#
+    );
+    assert_eq!(schema::faults_of_lines(&line), [""; 0]);
+    for (from, to, said) in [
+        (r#""v":1"#, r#""v":2"#, ".v: 2 is not of maximum"),
+        (r#""event":"read""#, r#""event":"reed""#, ".event: \"reed\" is not of oneOf"),
+        (r#""boot":"b","#, "", ".boot is missing"),
+        (r#""seq":1"#, r#""seq":"1""#, ".seq: \"1\" is not of type"),
+        (r#""hash":"0"#, r#""hash":"x"#, "is not of pattern"),
+        (r#","seq""#, r#","more":1,"seq""#, ".more is not known"),
+        (r#","seq""#, r#","caller":{"uid":7},"seq""#, ".caller: {\"uid\":7} is not of anyOf"),
+    ] {
+        let found = schema::faults_of_lines(&line.replacen(from, to, 1));
+        assert!(found.len() == 1 && found[0].contains(said), "{to}: {found:?}");
+    }
 }

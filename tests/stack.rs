@@ -18,6 +18,7 @@ mod http;
 mod proxy;
 #[path = "stack/readers.rs"]
 mod readers;
+mod schema;
 #[path = "stack/workflow.rs"]
 mod workflow;
 

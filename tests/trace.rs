@@ -136,3 +136,41 @@ fn the_schemas_are_printed() {
         assert_eq!((code, &schema["title"]), (0, &title.into()));
     }
 }
+
+/// What a collector of standard output or of syslog keeps: an event for each line, with or without a header, and ours
+/// within it.
+#[tokio::test]
+async fn lines_are_found_within_what_they_were_collected_in() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let plain = dir.path().join("plain.jsonl");
+    log(&plain, "Reserve").await;
+    let text = std::fs::read_to_string(&plain).expect("a log");
+    let event =
+        |line: &str| serde_json::json!({ "class_uid": 6003, "raw_data": line, "status": "ours" }).to_string();
+    let header = "<110>1 2026-01-01T00:00:00.000Z host tenure 17 audit -";
+    let collected = dir.path().join("collected.log");
+    for wrap in [event, |line: &str| line.to_owned()] {
+        for header in [Some(header), header.strip_prefix("<110>"), None] {
+            let lines = text.lines().map(wrap).map(|line| match header {
+                Some(header) => format!("{header} {line}\n"),
+                None => line + "\n",
+            });
+            let lines: String = lines.collect();
+            std::fs::write(&collected, &lines).expect("written");
+            let file = collected.to_str().expect("a name");
+            let (code, out, err) = tenure(&["verify", file], Stdio::null());
+            assert_eq!((code, err.as_str()), (0, ""), "{out}");
+            let (code, out, err) = tenure(&["trace", "--execution", EXECUTION, file], Stdio::null());
+            assert_eq!((code, err.as_str()), (0, ""), "{out}");
+            for shown in ["run-0000000000000001", "database/creds/orders/L1", "revoked", "collected.log:4"] {
+                assert!(out.contains(shown), "{shown}: {out}");
+            }
+
+            std::fs::write(&collected, lines.replacen("orders/L1", "orders/L2", 1)).expect("written");
+            let (code, out, _) = tenure(&["verify", file], Stdio::null());
+            assert!(code == 1 && out.contains("line 3"), "{out}");
+            let (code, out, _) = tenure(&["trace", "--execution", EXECUTION, file], Stdio::null());
+            assert!(code == 1, "{out}");
+        }
+    }
+}

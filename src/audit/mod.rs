@@ -20,7 +20,8 @@
 //!
 //! **The file** is 0600, not a symbolic link, and locked by the one process that writes it. The chain goes on where the
 //! file ends; a torn end is moved to a file of its own and named in the first new line. After a rotation
-//! [`reopen`](Audit::reopen) takes the chain into the new file. On standard output each boot starts a chain of its own.
+//! [`reopen`](Audit::reopen) takes the chain into the new file. On standard output and to [`Syslog`] each boot starts a chain of
+//! its own; there a line may be wrapped in an OCSF event ([`Format`]), and [`unwrapped`] finds it again.
 //!
 //! **What the chain proves** is consistency, by itself: [`verify()`] finds any line changed, taken out, put in or moved.
 //! It cannot notice a cut tail, or a chain that was made anew as a whole. Against those [`Audit::head`] is pinned where
@@ -41,12 +42,15 @@ use crate::secret::{Disclosure, sealed};
 mod chain;
 mod entry;
 mod file;
+mod frame;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod line;
 mod memory;
+mod ocsf;
 mod queue;
 mod sink;
+mod syslog;
 #[cfg(test)]
 mod tests;
 pub mod trace;
@@ -57,11 +61,14 @@ pub use chain::{Hash, Head};
 pub use entry::{
     Composed, Entry, Event, Fragment, Lead, Outcome, Peer, Recovered, Run, RunStamp, Source, Subject, Via,
 };
+pub use frame::{Format, unwrapped};
 pub use line::{Line, VERSION, schema};
 pub use memory::Memory;
+pub use syslog::Syslog;
 pub use verify::verify;
 
 use entry::Render;
+use frame::Framing;
 use queue::{Pump, Shared, Ticket};
 use sink::{Sink, Stdout};
 use writer::Writer;
@@ -75,7 +82,9 @@ pub enum Config {
     /// A file of ours alone.
     File(PathBuf),
     /// Standard output, for platforms that collect it.
-    Stdout,
+    Stdout(Format),
+    /// RFC 5424 messages, each a datagram.
+    Syslog(Syslog, Format),
 }
 
 /// Why the log could not be opened, or a line not be written.
@@ -141,15 +150,28 @@ pub enum AuditError {
         /// Why.
         source: Arc<io::Error>,
     },
+    /// Nothing receives syslog messages there.
+    #[error(
+        "audit log {to}: nothing receives there; start the syslog daemon, or let the broker see its socket"
+    )]
+    NoReceiver {
+        /// Where they go.
+        to: Syslog,
+        /// Why.
+        source: Arc<io::Error>,
+    },
     /// Standard output or the writer's thread is not to be had.
     #[error("the audit log cannot be started")]
     Start(#[source] Arc<io::Error>),
     /// The line could not be written.
     #[error("the audit line could not be written")]
     Write(#[source] Arc<io::Error>),
-    /// The line is longer than 1 MiB.
-    #[error("the audit line would be longer than {} bytes", file::MAX_LINE)]
-    TooLong,
+    /// The line is longer than 1 MiB or, as a syslog message, than a datagram.
+    #[error("the audit line would be longer than the {limit} bytes that one may have there")]
+    TooLong {
+        /// The most that it may have, as it is written.
+        limit: usize,
+    },
     /// The entry does not serialize.
     #[error("the audit entry cannot be written as JSON")]
     Entry(#[source] Arc<serde_json::Error>),
@@ -231,15 +253,23 @@ impl Audit {
     /// All about the file that [`AuditError`] knows: it is opened, checked and locked here.
     pub fn open(config: Config, boot: &str, clock: Clock) -> Result<Self, AuditError> {
         let shared = Arc::new(Shared::default());
-        let stamper = Stamper::new(boot, clock)?;
+        let mut stamper = Stamper::new(boot, clock)?;
         let writer = match config {
             Config::File(path) => {
                 let opened = file::open(&path)?;
                 Writer::on_file(Arc::clone(&shared), stamper.clone(), path, opened)?
             }
-            Config::Stdout => {
+            Config::Stdout(format) => {
                 let stdout = Stdout::open().map_err(|error| AuditError::Start(error.into()))?;
-                Writer::new(Arc::clone(&shared), stamper.clone(), Sink::new(stdout))
+                let framing = Framing { format, header: None };
+                stamper = stamper.framed(framing.clone());
+                Writer::new(Arc::clone(&shared), stamper.clone(), Sink::framed(stdout, framing))
+            }
+            Config::Syslog(to, format) => {
+                let sender = connected(to)?;
+                let framing = Framing { format, header: Some(syslog::Header::new()) };
+                stamper = stamper.framed(framing.clone());
+                Writer::new(Arc::clone(&shared), stamper.clone(), Sink::framed(sender, framing))
             }
         };
         Self::start(shared, stamper, writer)
@@ -252,6 +282,14 @@ impl Audit {
     /// As [`Self::open`].
     pub fn check(path: &Path) -> Result<(), AuditError> {
         file::check(path)
+    }
+
+    /// Whether something receives syslog messages there, without sending any. By UDP that cannot be told.
+    ///
+    /// # Errors
+    /// [`AuditError::NoReceiver`].
+    pub fn check_syslog(to: &Syslog) -> Result<(), AuditError> {
+        connected(to.clone()).map(drop)
     }
 
     /// A log in memory and without a thread, for tests: a line is written before `record` first yields, so paused time
@@ -398,18 +436,28 @@ impl fmt::Debug for Audit {
     }
 }
 
+fn connected(to: Syslog) -> Result<syslog::Sender, AuditError> {
+    syslog::Sender::connect(to.clone()).map_err(|source| AuditError::NoReceiver { to, source: source.into() })
+}
+
 /// Puts an entry into the bytes of a line: version, time and boot before it, the closing brace left to the chain.
 #[derive(Clone)]
 struct Stamper {
     clock: Clock,
     /// From the end of the time to the end of the boot id.
     boot: Arc<[u8]>,
+    /// What the line will be wrapped in: it bounds its length.
+    framing: Framing,
 }
 
 impl Stamper {
     fn new(boot: &str, clock: Clock) -> Result<Self, AuditError> {
         let boot = format!("\",\"boot\":{}", serde_json::to_string(boot)?);
-        Ok(Self { clock, boot: boot.into_bytes().into() })
+        Ok(Self { clock, boot: boot.into_bytes().into(), framing: Framing::default() })
+    }
+
+    fn framed(self, framing: Framing) -> Self {
+        Self { framing, ..self }
     }
 
     fn stamp(&self, entry: &impl Render, line: &mut Vec<u8>) -> Result<(), AuditError> {
@@ -419,9 +467,8 @@ impl Stamper {
         line.extend_from_slice(Timestamp::of(at).as_str().as_bytes());
         line.extend_from_slice(&self.boot);
         entry.render(line)?;
-        // What the chain adds is short.
-        if line.len() > file::MAX_LINE - 256 {
-            return Err(AuditError::TooLong);
+        if !self.framing.fits(line) {
+            return Err(AuditError::TooLong { limit: self.framing.limit() });
         }
         Ok(())
     }

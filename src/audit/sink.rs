@@ -6,8 +6,13 @@ use std::os::fd::AsFd as _;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use super::frame::Framing;
+
 /// How long a reader of standard output may keep us waiting before a write has failed.
 const PATIENCE: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
+
+/// The largest buffer that is kept for the next batch.
+pub(super) const KEPT_BUFFER: usize = 1 << 20;
 
 /// What bytes can be written to. The seam between the rules of this file and what they are kept on.
 pub(super) trait Output: Send {
@@ -32,11 +37,18 @@ pub(super) struct Sink {
     output: Box<dyn Output>,
     /// Bytes of a torn line at the output's end that could not be taken back yet.
     torn: u64,
+    framing: Framing,
+    framed: Vec<u8>,
 }
 
 impl Sink {
     pub(super) fn new(output: impl Output + 'static) -> Self {
-        Self { output: Box::new(output), torn: 0 }
+        Self { output: Box::new(output), torn: 0, framing: Framing::default(), framed: Vec::new() }
+    }
+
+    /// One whose lines are wrapped before they are written.
+    pub(super) fn framed(output: impl Output + 'static, framing: Framing) -> Self {
+        Self { framing, ..Self::new(output) }
     }
 
     /// Appends `lines`, each of which ends in a newline.
@@ -44,6 +56,28 @@ impl Sink {
     /// # Errors
     /// [`Short`] says how many bytes of whole lines stay. What was torn is taken back, at once or before the next write.
     pub(super) fn append(&mut self, lines: &[u8]) -> Result<(), Short> {
+        if self.framing.is_plain() {
+            return self.append_as_is(lines);
+        }
+        let mut framed = std::mem::take(&mut self.framed);
+        framed.clear();
+        let framing = lines.split_inclusive(|&byte| byte == b'\n').try_for_each(|line| {
+            self.framing.frame(line.strip_suffix(b"\n").unwrap_or(line), &mut framed)?;
+            framed.push(b'\n');
+            Ok(())
+        });
+        let framing = framing.map_err(|error| Short { kept: 0, error });
+        let result = framing.and_then(|()| self.append_as_is(&framed)).map_err(|short| {
+            let count = framed[..short.kept].iter().filter(|&&byte| byte == b'\n').count();
+            let kept = lines.split_inclusive(|&byte| byte == b'\n').take(count).map(<[u8]>::len).sum();
+            Short { kept, ..short }
+        });
+        framed.shrink_to(KEPT_BUFFER);
+        self.framed = framed;
+        result
+    }
+
+    fn append_as_is(&mut self, lines: &[u8]) -> Result<(), Short> {
         if self.torn > 0 {
             self.output.take_back(self.torn).map_err(|error| Short { kept: 0, error })?;
             self.torn = 0;

@@ -177,7 +177,7 @@ async fn a_long_file_is_continued_from_its_tail() {
     audit.close().await.unwrap();
     let audit = open(&path).unwrap();
     assert_eq!(audit.record(&read("kv/a")).await.unwrap().seq(), 6);
-    assert!(matches!(audit.record(&read(&"x".repeat(2 << 20))).await, Err(AuditError::TooLong)));
+    assert!(matches!(audit.record(&read(&"x".repeat(2 << 20))).await, Err(AuditError::TooLong { .. })));
     audit.close().await.unwrap();
     assert_whole(&path);
 }

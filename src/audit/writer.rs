@@ -7,11 +7,8 @@ use std::sync::atomic::Ordering;
 use super::chain::{Hash, Head};
 use super::entry::{Entry, Recovered};
 use super::queue::{Pending, Queue, Requests, Shared};
-use super::sink::{Closed, LogFile, Sink};
+use super::sink::{Closed, KEPT_BUFFER, LogFile, Sink};
 use super::{AuditError, Stamper, file};
-
-/// The largest buffer that is kept for the next batch.
-const KEPT_BUFFER: usize = 1 << 20;
 
 /// Everything that only one thread at a time may touch: the sink, the chain, what could not be written.
 pub(super) struct Writer {

@@ -146,7 +146,9 @@ fn opened(path: &Path) -> std::io::Result<BufReader<File>> {
 /// The number of a file's first line that is one; files without any come last.
 fn first_seq(path: &Path) -> u64 {
     let lines = opened(path).map(|file| file.lines().map_while(Result::ok).take(100));
-    let seq = |line: String| serde_json::from_str::<audit::Line>(&line).ok().map(|line| line.seq);
+    let seq = |line: String| {
+        serde_json::from_slice::<audit::Line>(&audit::unwrapped(line.as_bytes())).ok().map(|line| line.seq)
+    };
     lines.ok().and_then(|mut lines| lines.find_map(seq)).unwrap_or(u64::MAX)
 }
 

@@ -160,9 +160,11 @@ pub(crate) fn defaults(document: &mut Document, environment: &Environment) {
             document.set(key, value, Origin::Default);
         }
     }
-    if !document.root.contains_key("audit") {
-        let stdout = toml::Table::from_iter([("stdout".to_owned(), toml::Value::Boolean(true))]);
-        document.root.insert("audit".to_owned(), toml::Value::Table(stdout));
+    let audit = document.root.entry("audit").or_insert_with(|| toml::Value::Table(toml::Table::new()));
+    if let Some(audit) = audit.as_table_mut()
+        && !["file", "stdout", "syslog"].into_iter().any(|place| audit.contains_key(place))
+    {
+        audit.insert("stdout".to_owned(), toml::Value::Boolean(true));
     }
 }
 

@@ -4,6 +4,7 @@
 //! ([`Origin`]), so that a problem names the file and line, the variable or the flag. All problems are reported, not
 //! only the first. No secret is ever a setting: files that hold one are named, never quoted.
 
+mod audit;
 mod context;
 mod document;
 mod environment;
@@ -216,7 +217,39 @@ pub enum AuditSink {
     /// Appended to a file, whose chain is continued.
     File(PathBuf),
     /// Printed.
-    Stdout,
+    Stdout(AuditFormat),
+    /// Sent as syslog messages.
+    Syslog(Receiver, AuditFormat),
+}
+
+/// The form of audit lines that are printed or sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub enum AuditFormat {
+    /// Our own lines.
+    #[default]
+    Tenure,
+    /// Events of the Open Cybersecurity Schema Framework, each with our line in it.
+    Ocsf,
+}
+
+/// What syslog messages are sent to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Receiver {
+    /// A datagram socket: `unix:///dev/log`.
+    Unix(PathBuf),
+    /// An address: `udp://127.0.0.1:514`.
+    Udp(SocketAddr),
+}
+
+impl std::fmt::Display for Receiver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Unix(path) => write!(f, "unix://{}", path.display()),
+            Self::Udp(address) => write!(f, "udp://{address}"),
+        }
+    }
 }
 
 /// What is kept in memory, and for how long.

@@ -4,12 +4,12 @@
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 
-use super::LogFormat;
 use super::lambda::RawLambda;
 use super::login::{Named, RawAppRole, RawCert, RawJwt, RawKubernetes, RawToken};
 use super::rules::{RawRule, RawWorkflow};
 use super::secrets_manager::RawSecretsManager;
 use super::subject::RawSubject;
+use super::{AuditFormat, LogFormat};
 use crate::policy::rules::Verification;
 
 /// The configuration of `tenure serve`.
@@ -27,7 +27,7 @@ pub(crate) struct RawConfig {
     pub(crate) subject: RawSubject,
     /// Where workloads reach the broker; at least one of them.
     pub(crate) listen: RawListen,
-    /// Where audit lines go; exactly one of the two.
+    /// Where audit lines go: a file, stdout or syslog, exactly one of them.
     pub(crate) audit: RawAudit,
     /// What is kept in memory, and for how long.
     pub(crate) cache: RawCache,
@@ -144,7 +144,7 @@ pub(crate) struct RawRun {
     #[schemars(extend("default" = "15m"))]
     pub(crate) ttl: Option<RawDuration>,
     /// The write-ahead journal of token accessors, by which the next start revokes what a crash left. Default: audit.file
-    /// with ".orphans" appended; none where audit lines go to stdout.
+    /// with ".orphans" appended; none where audit lines go elsewhere.
     pub(crate) journal: Option<String>,
     /// Whether the platform is asked about the process's own run: "off", "warn", "require". Default: "off".
     #[schemars(extend("default" = "off"))]
@@ -212,6 +212,14 @@ pub(crate) struct RawAudit {
     /// Whether lines are printed instead. Default: false.
     #[schemars(extend("default" = false))]
     pub(crate) stdout: Option<bool>,
+    /// Where lines are sent instead, as RFC 5424 messages of one datagram each: "unix:///dev/log", or "udp://127.0.0.1:514".
+    /// By UDP nobody confirms a line: one that is lost on the way is not noticed, and what it was about has happened. A line
+    /// that is longer than a datagram (65507 bytes) is refused, and what it is about does not happen.
+    pub(crate) syslog: Option<String>,
+    /// The form of lines on stdout and to syslog: "tenure", or "ocsf" for events of OCSF 1.5.0, each with our line in its
+    /// raw_data. A file is always "tenure". Default: "tenure".
+    #[schemars(extend("default" = "tenure"))]
+    pub(crate) format: Option<AuditFormat>,
     /// How often the head of the log's chain is put into Vault's audit log, by a header of a look-up; "0s": never, beside
     /// what each run token's metadata says. Default: "5m".
     #[schemars(extend("default" = "5m"))]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::document::Document;
 use super::problem::Origin;
-use super::{Allow, AuditSink, Config, LogFormat, lambda, login, secrets_manager, subject};
+use super::{Allow, Config, LogFormat, audit, lambda, login, secrets_manager, subject};
 use crate::policy::rules::Verification;
 
 /// A setting, as it is in effect.
@@ -66,10 +66,7 @@ pub(crate) fn settings(config: &Config, document: &Document) -> Vec<Setting> {
     if let Some(listen) = &config.listen.secrets_manager {
         secrets_manager::settings(listen, &mut list);
     }
-    match &config.audit {
-        AuditSink::File(path) => list.path("audit.file", Some(path)),
-        AuditSink::Stdout => list.plain("audit.stdout", &true),
-    }
+    audit::settings(&config.audit, &mut list);
     list.duration("audit.anchor", config.audit_anchor.unwrap_or_default());
     list.plain("cache.max_leases", &config.cache.max_leases);
     list.duration("cache.kv_fresh", config.cache.kv_fresh);

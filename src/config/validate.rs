@@ -13,8 +13,8 @@ use super::environment::Environment;
 use super::path::SecretPath;
 use super::problem::Problem;
 use super::raw::{
-    RawAudit, RawAws, RawCache, RawConfig, RawDuration, RawId, RawListen, RawPrefetch, RawTcp, RawUnix,
-    RawVault, variable_of,
+    RawAws, RawCache, RawConfig, RawDuration, RawId, RawListen, RawPrefetch, RawTcp, RawUnix, RawVault,
+    variable_of,
 };
 use super::{
     Allow, AuditSink, AwsLogin, Cache, ClientCertificate, Config, DoorToken, Listen, Log, Peer, Run,
@@ -259,28 +259,6 @@ impl Check<'_> {
         }
     }
 
-    fn audit(&mut self, raw: &RawAudit) -> Option<AuditSink> {
-        match (&raw.file, raw.stdout.unwrap_or(false)) {
-            (Some(file), false) => self.path("audit.file", file).map(AuditSink::File),
-            (None, true) => Some(AuditSink::Stdout),
-            (Some(_), true) => {
-                let message = format!(
-                    "conflicts with audit.stdout = true ({}): lines go to one place; keep one of the two",
-                    self.document.origin("audit.stdout")
-                );
-                self.refuse("audit.file", message)
-            }
-            (None, false) => {
-                if !self.is_spoiled("audit.file") && !self.is_spoiled("audit.stdout") {
-                    let message = "nothing says where audit lines go: set audit.file (or TENURE_AUDIT_FILE), or \
-                                   audit.stdout = true";
-                    self.refuse::<()>("audit", message.to_owned());
-                }
-                None
-            }
-        }
-    }
-
     fn cache(&mut self, raw: &RawCache) -> Cache {
         let kv_fresh = self.duration("cache.kv_fresh", raw.kv_fresh.as_ref(), 60 * SECOND, MILLISECOND, DAY);
         let kv_stale = match raw.kv_stale.as_ref() {
@@ -327,7 +305,7 @@ impl Check<'_> {
     fn distinct(&mut self, listen: &Listen, audit: Option<&AuditSink>, run: &Run) {
         let audit = audit.and_then(|sink| match sink {
             AuditSink::File(path) => Some(path.as_path()),
-            AuditSink::Stdout => None,
+            AuditSink::Stdout(_) | AuditSink::Syslog(..) => None,
         });
         let aws = listen.secrets_manager.as_ref().and_then(|listen| match &listen.token {
             DoorToken::File(file) => Some(file.as_path()),

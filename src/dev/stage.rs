@@ -124,7 +124,7 @@ impl Stage {
     pub(super) fn log(&self) -> &Path {
         match &self.config.audit {
             AuditSink::File(path) => path,
-            AuditSink::Stdout => self.dir.path(),
+            AuditSink::Stdout(_) | AuditSink::Syslog(..) => self.dir.path(),
         }
     }
 

@@ -241,6 +241,8 @@ pub(crate) fn records(broker: &Broker, readings: &[Reading]) -> Vec<String> {
         if ["password-", "hvs.0", "value-"].iter().any(|secret| text.contains(secret)) {
             problems.push(format!("a secret is in {name}"));
         }
+        let faults = crate::schema::faults_of_lines(&text).into_iter().take(3);
+        problems.extend(faults.map(|fault| format!("{name} is not of the schema: {fault}")));
         lines.extend(text.lines().filter_map(|line| serde_json::from_str(line).ok()));
     }
     if ["password-", "hvs.0", "value-"].iter().any(|secret| log.contains(secret)) {

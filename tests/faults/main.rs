@@ -22,6 +22,8 @@
 mod broker;
 mod check;
 mod readers;
+#[path = "../schema/mod.rs"]
+mod schema;
 mod stage;
 mod table;
 mod tls;

@@ -53,7 +53,10 @@ pub(crate) fn play(row: &Row, number: usize) -> Outcome {
         wire.goes_wrong(wrong, "");
     }
     let mut broker = Broker::start(&address, matches!(row.fault, Fault::Jump(_)));
-    let there = wait(|| broker.path("tenure.sock").exists() && TcpStream::connect(broker.tcp).is_ok());
+    // The doors take connections before the token for them is made.
+    let token = || std::fs::read(broker.path("token")).is_ok_and(|token| !token.is_empty());
+    let there =
+        wait(|| broker.path("tenure.sock").exists() && TcpStream::connect(broker.tcp).is_ok() && token());
     if !there {
         return Outcome::broken(format!("the broker opened no door:\n{}", broker.log()));
     }

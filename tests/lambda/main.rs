@@ -8,5 +8,7 @@ mod freezes;
 mod invocations;
 mod restored;
 mod sandbox;
+#[path = "../schema/mod.rs"]
+mod schema;
 mod starts;
 mod vault;

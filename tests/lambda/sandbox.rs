@@ -316,6 +316,7 @@ impl Sandbox {
         if !audit.is_empty() {
             let report = tenure::audit::verify(audit.as_bytes()).expect("it is read");
             assert!(report.is_good(), "{report}\n{audit}");
+            assert_eq!(crate::schema::faults_of_lines(&audit), [""; 0], "lines that are not of the schema");
         }
         for text in [audit, self.said()] {
             assert!(!text.contains("canary") && !text.contains("tnr_"), "a secret was written: {text}");

@@ -11,6 +11,8 @@ mod platform;
 mod readers;
 mod runs;
 mod schedule;
+#[path = "../schema/mod.rs"]
+mod schema;
 mod secrets_manager;
 mod stage;
 mod trouble;

@@ -275,6 +275,7 @@ impl Stage {
         let text = self.memory.text();
         let report = audit::verify(text.as_bytes()).expect("read");
         assert!(report.is_good(), "{report}");
+        assert_eq!(crate::schema::faults_of_lines(&text), [""; 0], "lines that are not of the schema");
         // A long log is not searched for each of a thousand secrets: a word of it is looked up, and a few are searched.
         let words: HashSet<&str> = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '-').collect();
         for (number, secret) in self.secrets.lock().expect("secrets").iter().enumerate() {

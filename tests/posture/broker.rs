@@ -209,6 +209,11 @@ impl Broker {
         let verified =
             Self::command(self.dir.path()).args(["audit", "verify", "audit.jsonl"]).output().expect("verify");
         assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stdout));
+        assert_eq!(
+            crate::schema::faults_of_lines(&self.audit()),
+            [""; 0],
+            "lines that are not of the schema"
+        );
     }
 }
 

@@ -8,6 +8,8 @@ mod client;
 mod limits;
 mod process;
 mod requests;
+#[path = "../schema/mod.rs"]
+mod schema;
 mod secrets;
 mod settings;
 mod sockets;

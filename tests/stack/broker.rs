@@ -422,6 +422,8 @@ impl Broker<'_> {
         let (code, out, err) = self.tenure(&["audit", "verify", &audit.display().to_string()]);
         assert_eq!(code, 0, "tenure audit verify: {out}{err}");
         let read = |name: &str| std::fs::read_to_string(self.path(name)).unwrap_or_default();
+        let faults = crate::schema::faults_of_lines(&read("audit.jsonl"));
+        assert_eq!(faults, [""; 0], "lines that are not of the schema");
         self.check_silence(&read("audit.jsonl"), "the audit file");
         self.check_silence(&read("log"), "the log");
         self.check_silence(&read("audit.jsonl.orphans"), "the journal");

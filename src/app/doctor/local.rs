@@ -7,7 +7,7 @@ use super::super::secrets_manager::of_ours;
 use super::report::{Cure, Report, Step};
 use crate::audit::{Audit, AuditError};
 use crate::causes::causes;
-use crate::config::{Allow, AuditSink, Config, DoorToken, Listen};
+use crate::config::{Allow, AuditSink, Config, DoorToken, Listen, Receiver};
 use crate::door::{ListenError, LocalToken, UnixDoor, UnixOptions};
 use crate::runs::journal::{Journal, JournalError};
 
@@ -84,7 +84,20 @@ fn token_file(file: &Path, named: impl Fn(ListenError) -> ListenError, report: &
 /// The audit log and the orphan journal.
 pub(super) fn records(config: &Config, report: &mut Report) {
     match &config.audit {
-        AuditSink::Stdout => report.good(Step::AuditLog, "is printed to stdout"),
+        AuditSink::Stdout(_) => report.good(Step::AuditLog, "is printed to stdout"),
+        AuditSink::Syslog(to @ Receiver::Udp(_), _) => {
+            report.good(Step::AuditLog, format!("{to}: is sent there; by UDP nobody confirms a line"));
+        }
+        AuditSink::Syslog(to @ Receiver::Unix(path), _) => {
+            match Audit::check_syslog(&crate::app::receiver(to)) {
+                Ok(()) => report.good(Step::AuditLog, format!("{to}: receives messages")),
+                Err(error) => {
+                    let what = "A syslog daemon must receive datagrams there, from whom this one should be:";
+                    let cure = Cure::new(what, format!("ls -l {}; id", path.display()));
+                    report.wrong(Step::AuditLog, causes(&error), cure);
+                }
+            }
+        }
         AuditSink::File(path) => match Audit::check(path) {
             Ok(()) => report.good(Step::AuditLog, format!("{}: can be written", path.display())),
             Err(error) => {

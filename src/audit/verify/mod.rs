@@ -9,6 +9,7 @@ use std::io::{self, BufRead, Read as _};
 
 use super::chain::{Hash, Head, split};
 use super::file::MAX_LINE;
+use super::frame::unwrapped;
 use super::line::{Line, VERSION};
 
 pub mod anchored;
@@ -116,6 +117,8 @@ struct Item {
     prev: Option<Hash>,
     hash: Option<Hash>,
     reopened: Option<Head>,
+    /// It was collected in a wrapping, as it is of standard output or syslog: each boot begins a chain there.
+    wrapped: bool,
     fault: Option<(Kind, String)>,
 }
 
@@ -130,6 +133,7 @@ impl Item {
             prev: self.prev?,
             hash: self.hash?,
             boot: self.boot.as_deref()?,
+            wrapped: self.wrapped,
         })
     }
 }
@@ -142,6 +146,7 @@ struct Good<'a> {
     prev: Hash,
     hash: Hash,
     boot: &'a str,
+    wrapped: bool,
 }
 
 impl Good<'_> {
@@ -170,7 +175,8 @@ fn read(reader: &mut impl BufRead, bytes: &mut Vec<u8>, at: &mut u64) -> io::Res
     Ok(Some(item))
 }
 
-fn judge(bytes: &[u8], at: u64) -> Item {
+fn judge(collected: &[u8], at: u64) -> Item {
+    let bytes = &*unwrapped(collected);
     let parsed = serde_json::from_slice::<Line>(bytes);
     let parts = split(bytes);
     let fault = match (&parsed, &parts) {
@@ -192,6 +198,7 @@ fn judge(bytes: &[u8], at: u64) -> Item {
         hash: parts.map(|(_, hash)| hash),
         reopened: line.as_ref().and_then(|line| line.previous),
         fault,
+        wrapped: bytes.len() != collected.len(),
         time: line.as_ref().map(|line| line.time.clone()),
         boot: line.map(|line| line.boot),
     }
@@ -336,7 +343,7 @@ impl Walk {
     }
 
     fn restart(&mut self, line: &Good<'_>) {
-        if !self.may_restart {
+        if !self.may_restart && !line.wrapped {
             let message = format!(
                 "a new chain begins: the log before it ended at seq {} and was not continued",
                 self.seq

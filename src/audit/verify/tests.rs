@@ -228,3 +228,39 @@ proptest! {
         let _ = report(&picked);
     }
 }
+
+/// Lines that were collected as events, with the headers of syslog or without: they are judged as their lines are.
+#[test]
+fn what_is_wrapped_is_verified_as_it_is_within() {
+    use crate::audit::frame::{Format, Framing};
+    use crate::audit::syslog::Header;
+
+    for (format, header) in
+        [(Format::Ocsf, None), (Format::Ocsf, Some(Header::new())), (Format::Tenure, Some(Header::new()))]
+    {
+        let framing = Framing { format, header };
+        let wrapped = |line: &String| {
+            let mut out = Vec::new();
+            framing.frame(line.as_bytes(), &mut out).unwrap();
+            String::from_utf8(out).unwrap()
+        };
+        let lines = log(&[4]);
+        let whole: Vec<String> = lines.iter().map(wrapped).collect();
+        check(&whole, &[]);
+        // Part of it may have been collected otherwise.
+        check(&[lines[0].clone(), whole[1].clone(), lines[2].clone(), whole[3].clone()], &[]);
+        let mut missing = whole.clone();
+        missing.remove(1);
+        check(&missing, &[(2, Kind::Missing)]);
+        let mut edited = whole.clone();
+        edited[2] = edited[2].replace("database/creds/2", "database/creds/9");
+        check(&edited, &[(3, Kind::Edited)]);
+        let mut remade = whole.clone();
+        remade[1] = wrapped(&forged(&lines[1]));
+        check(&remade, &[(2, Kind::Edited)]);
+        let mut cut = whole;
+        cut[3].pop();
+        cut[3].pop();
+        check(&cut, &[(4, Kind::NotALine)]);
+    }
+}

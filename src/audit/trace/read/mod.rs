@@ -268,7 +268,8 @@ impl<'a> Lines<'a> {
         if line == b"{" {
             self.document = Some((number, line.to_vec()));
         } else if !line.trim_ascii().is_empty() {
-            let piece = self.kind(line, ended);
+            let line = crate::audit::unwrapped(line);
+            let piece = self.kind(&line, ended);
             (self.sink)(number, piece);
         }
     }
