@@ -8,6 +8,9 @@ mod aws;
 #[path = "../../tests/lambda/sandbox.rs"]
 #[allow(dead_code, reason = "it is the tests'; this tries less")]
 mod sandbox;
+#[path = "../../tests/schema/mod.rs"]
+#[allow(dead_code, reason = "it is the tests'; this tries less")]
+mod schema;
 #[path = "../../tests/lambda/vault.rs"]
 #[allow(dead_code, reason = "it is the tests'; this tries less")]
 mod vault;
