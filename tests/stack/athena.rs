@@ -62,13 +62,23 @@ struct Tools<'a> {
 }
 
 impl Logs {
-    /// Each line that can be read: the last of a log that is written to may be cut off.
+    /// Each line that can be read: the last of a log that is written to may be cut off. Of Vault's those are left out that
+    /// are of the brokers of other tests, which run at the same time and whose own logs are not here.
     pub(crate) fn read(broker: &Path, vault: &Path) -> Self {
-        let lines = |path: &Path| {
+        let lines = |path: &Path| -> Vec<Value> {
             let text = std::fs::read_to_string(path).expect("a log");
             text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
         };
-        Self { broker: lines(broker), vault: lines(vault) }
+        let broker = lines(broker);
+        let boot = text(&broker[0]["boot"]).to_owned();
+        let mut vault = lines(vault);
+        vault.retain(|line| {
+            let sent = line["request"]["headers"]["x-tenure-request"][0].as_str();
+            let made = [&line["auth"]["metadata"]["boot"], &line["response"]["auth"]["metadata"]["boot"]];
+            sent.is_none_or(|sent| sent.starts_with(&boot))
+                && made.iter().all(|made| made.as_str().is_none_or(|made| made == boot))
+        });
+        Self { broker, vault }
     }
 
     fn changed(&self, change: impl FnOnce(&mut Self)) -> Self {
