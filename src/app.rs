@@ -16,7 +16,7 @@ use crate::audit::{self, Audit, AuditError, Entry, Event};
 use crate::broker::Broker;
 use crate::clock::Clock;
 use crate::config::{self, AuditSink, Config, RunEnv};
-use crate::door::{Doors, ListenError, LocalToken};
+use crate::door::{Doors, ListenError};
 use crate::lease::failure::Failure;
 use crate::lease::upstream::{Login, ReadKey, Source};
 use crate::metrics::Metrics;
@@ -38,6 +38,7 @@ use crate::vault::{ClientCert, VaultClient, VaultConfig};
 use crate::workflow::{self, StepFunctions};
 
 pub use listeners::Listeners;
+use listeners::Tokens;
 pub use serve::{Ended, serve};
 
 /// How often the clocks are compared.
@@ -191,12 +192,11 @@ impl App {
         upstream: Upstream,
         clock: Clock,
     ) -> Result<Self, AppError> {
+        let mut run = run;
         // Who finds a listener finds its token.
-        if let Some(tcp) = &config.listen.tcp {
-            LocalToken::from_file(&tcp.token_file)?;
-        }
+        let tokens = Tokens::of(&config.listen, run.env.session_token.take())?;
         let listeners = Listeners::bind(&config.listen).await?;
-        Self::start_on(listeners, config, run, upstream, clock).await
+        Box::pin(Self::begin(tokens, listeners, config, run, upstream, clock)).await
     }
 
     /// [`start`](Self::start), on listeners that are bound already: who connected to them meanwhile is served now.
@@ -204,6 +204,19 @@ impl App {
     /// # Errors
     /// As [`start`](Self::start).
     pub async fn start_on(
+        listeners: Listeners,
+        config: &Config,
+        run: Process,
+        upstream: Upstream,
+        clock: Clock,
+    ) -> Result<Self, AppError> {
+        let mut run = run;
+        let tokens = Tokens::of(&config.listen, run.env.session_token.take())?;
+        Box::pin(Self::begin(tokens, listeners, config, run, upstream, clock)).await
+    }
+
+    async fn begin(
+        tokens: Tokens,
         listeners: Listeners,
         config: &Config,
         run: Process,
@@ -229,11 +242,7 @@ impl App {
             Some(path) => Journal::open(path)?,
             None => (Journal::default(), Vec::new()),
         };
-        let token =
-            config.listen.tcp.as_ref().map(|tcp| LocalToken::from_file(&tcp.token_file)).transpose()?;
         let Listeners { unix, tcp, secrets_manager } = listeners;
-        let aws = config.listen.secrets_manager.as_ref();
-        let aws = aws.map(|listen| secrets_manager::door(listen, run.session_token)).transpose()?;
         let address = tcp.as_ref().and_then(|listener| listener.local_addr().ok());
         audit.note(&Entry::done(Event::Boot).detail(concat!("tenure ", env!("CARGO_PKG_VERSION"))));
         let supervisor = Supervisor::default();
@@ -278,10 +287,7 @@ impl App {
         });
         let runs = runs.await?;
         for path in &config.prefetch {
-            let key = ReadKey { path: path.as_str().into(), query: "".into(), list: false };
-            if let Err(full) = runs.own_work().leases.entry(&key, true) {
-                tracing::error!(%path, limit = full.limit, "not prefetched: more prefetches than cache.max_leases");
-            }
+            runs.own_work().leases.prefetch(&ReadKey::secret(path.as_str()));
         }
         let admission = Admission::new(rustix::process::geteuid().as_raw(), allowed(config));
         let broker = Arc::new(Broker::new(
@@ -294,7 +300,7 @@ impl App {
             config.cache.read_timeout,
         ));
         let doors =
-            Doors::new(Arc::clone(&broker), token, config.vault.namespace.clone(), supervisor.clone());
+            Doors::new(Arc::clone(&broker), tokens.tcp, config.vault.namespace.clone(), supervisor.clone());
         if let Some(door) = unix {
             supervisor.spawn("unix door", Arc::clone(&doors).serve_unix(door));
         }
@@ -302,7 +308,7 @@ impl App {
             supervisor.spawn("tcp door", Arc::clone(&doors).serve_tcp(listener));
         }
         let aws_address = secrets_manager.as_ref().and_then(|listener| listener.local_addr().ok());
-        if let (Some(listener), Some(door)) = (secrets_manager, aws) {
+        if let (Some(listener), Some(door)) = (secrets_manager, tokens.secrets_manager) {
             supervisor.spawn("aws door", Arc::clone(&doors).serve_secrets_manager(listener, door));
         }
         supervisor.spawn("heartbeat", heartbeat(Arc::clone(&broker), clock, frozen));

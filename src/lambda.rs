@@ -25,7 +25,7 @@ use tokio::sync::{Notify, mpsc};
 use crate::app::{App, AppError, Listeners, Process, Upstream, process_run};
 use crate::causes::causes;
 use crate::clock::{Clock, Moment, Until};
-use crate::config::{Config, DoorToken, LAMBDA_FOLDER, LambdaInit, LambdaRun, RunEnv, SecretPath};
+use crate::config::{Config, DoorToken, LAMBDA_FOLDER, LambdaInit, LambdaRun, RunEnv};
 use crate::lease::keeper::Refusal;
 use crate::lease::upstream::ReadKey;
 use crate::run::lambda::Invocation;
@@ -137,11 +137,11 @@ pub async fn serve(setup: Setup) -> Result<(), Fatal> {
     };
     let metrics = config.lambda.metrics.as_deref();
     let meter = metrics.map(|namespace| Arc::new(Meter::new(namespace, &aws.function, began)));
-    let start = Begin { config, run, aws, upstream, clock: clock.clone(), listeners: Some(listeners) };
+    let start = Begin { config, run, aws, upstream, listeners: Some(listeners) };
     let mut stage = Stage {
         extension,
         start,
-        keys: prefetch.iter().map(key).collect(),
+        keys: prefetch.iter().map(|path| ReadKey::secret(path.as_str())).collect(),
         app: None,
         told: Some(told),
         over,
@@ -164,20 +164,19 @@ struct Begin {
     run: RunEnv,
     aws: AwsEnv,
     upstream: MakeUpstream,
-    clock: Clock,
     listeners: Option<Listeners>,
 }
 
 impl Begin {
-    async fn app(&mut self) -> Result<App, AppError> {
+    async fn app(&mut self, clock: &Clock) -> Result<App, AppError> {
         let listeners = match self.listeners.take() {
             Some(listeners) => listeners,
             None => Listeners::bind(&self.config.listen).await?,
         };
         let mut process = process_run(std::mem::take(&mut self.run))?;
         process.lambda = Some(self.aws.function.clone());
-        let upstream = (self.upstream)(&self.config, &process, &self.clock)?;
-        App::start_on(listeners, &self.config, process, upstream, self.clock.clone()).await
+        let upstream = (self.upstream)(&self.config, &process, clock)?;
+        App::start_on(listeners, &self.config, process, upstream, clock.clone()).await
     }
 }
 
@@ -212,7 +211,7 @@ impl Stage {
 
     /// Starts the broker: callers may come from now on, and wait for its login.
     async fn begin(&mut self) -> Result<(), Fatal> {
-        let app = self.start.app().await;
+        let app = self.start.app(&self.clock).await;
         let app = app.map_err(|error| Fatal::init("Extension.StartFailed", causes(&error)))?;
         let runs = Arc::clone(app.broker().runs());
         let mut told = self.told.take();
@@ -331,9 +330,7 @@ impl Stage {
         runs.look_at_login();
         // Whatever was open is over: only one is served at a time, and its end was told while nobody could listen.
         for before in runs.invocations() {
-            if before.run.lambda.as_ref().and_then(|lambda| lambda.invocation.as_ref())
-                != Some(&invocation.request)
-            {
+            if before.invocation() != Some(&invocation.request) {
                 runs.finish(&before, crate::runs::Cause::Ended);
             }
         }
@@ -460,8 +457,4 @@ fn folder(config: &Config) -> Result<(), String> {
     }
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(ours);
     made.map_err(|error| format!("{LAMBDA_FOLDER} cannot be made: {error}"))
-}
-
-fn key(path: &SecretPath) -> ReadKey {
-    ReadKey { path: path.as_str().into(), query: "".into(), list: false }
 }

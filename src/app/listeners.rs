@@ -4,7 +4,8 @@ use tokio::net::TcpListener;
 
 use super::{AppError, secrets_manager};
 use crate::config;
-use crate::door::{ListenError, UnixDoor, UnixOptions};
+use crate::door::{ListenError, LocalToken, SecretsManager, UnixDoor, UnixOptions};
+use crate::secret::Credential;
 
 /// What callers connect to. Nothing of it is a secret: they may wait there for a broker that has yet to begin.
 #[derive(Debug)]
@@ -12,6 +13,24 @@ pub struct Listeners {
     pub(super) unix: Option<UnixDoor>,
     pub(super) tcp: Option<TcpListener>,
     pub(super) secrets_manager: Option<TcpListener>,
+}
+
+/// What callers present on each, and on the Secrets Manager door what they can ask for.
+pub(super) struct Tokens {
+    pub(super) tcp: Option<LocalToken>,
+    pub(super) secrets_manager: Option<SecretsManager>,
+}
+
+impl Tokens {
+    /// Reads the tokens from their files, or makes them there. `session` is the token that the function itself has.
+    ///
+    /// # Errors
+    /// A file that cannot be used, or no token that callers could present.
+    pub(super) fn of(listen: &config::Listen, session: Option<Credential>) -> Result<Self, ListenError> {
+        let tcp = listen.tcp.as_ref().map(|tcp| LocalToken::from_file(&tcp.token_file));
+        let aws = listen.secrets_manager.as_ref().map(|aws| secrets_manager::door(aws, session));
+        Ok(Self { tcp: tcp.transpose()?, secrets_manager: aws.transpose()? })
+    }
 }
 
 impl Listeners {

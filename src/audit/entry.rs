@@ -467,9 +467,9 @@ impl<'a> Entry<'a> {
         Self { lease_id: Some(id), ..self }
     }
 
-    /// When the grant ends.
-    pub fn expires(self, at: Moment) -> Self {
-        Self { expires: Some(at), ..self }
+    /// When the grant ends, if it does.
+    pub fn expires(self, at: impl Into<Option<Moment>>) -> Self {
+        Self { expires: at.into(), ..self }
     }
 
     /// The version of a KV value.

@@ -82,10 +82,7 @@ impl Broker {
         let extended = self.runs.extend(&active, to).map_err(Some)?;
         let entry = Entry::done(Event::RunExtend).run(&active.stamp);
         let entry = entry.caller(&visitor.asker.peer).door(visitor.asker.door);
-        self.audit.note(&match extended {
-            Some(deadline) => entry.expires(deadline.end()),
-            None => entry,
-        });
+        self.audit.note(&entry.expires(extended.map(Until::end)));
         Ok(RunView::of(&active))
     }
 

@@ -453,9 +453,8 @@ impl<P: Clone + Send + Sync + 'static> Task<P> {
             if self.lease.is_over() {
                 return;
             }
-            let wake = self.lease.wake_in(now);
             let wake =
-                give_up.map_or(wake, |end| Some(wake.map_or(end.left(now), |wake| wake.min(end.left(now)))));
+                [self.lease.wake_in(now), give_up.map(|end| end.left(now))].into_iter().flatten().min();
             tokio::select! {
                 biased;
                 outcome = async { call.as_mut().expect("guarded").await }, if call.is_some() => {
@@ -473,16 +472,11 @@ impl<P: Clone + Send + Sync + 'static> Task<P> {
                 }
                 () = sleep(wake) => {}
             }
-            let now = clock.now();
-            if call.is_none() {
-                give_up = None;
-            } else if give_up.is_some_and(|end| end.is_over(now)) {
-                give_up = None;
-                if let Some(late) = call.take() {
-                    self.let_go(late);
-                }
+            if let Some(late) = call.take_if(|_| give_up.is_some_and(|end| end.is_over(clock.now()))) {
+                self.let_go(late);
                 events.push(Event::Interrupted);
             }
+            give_up = give_up.filter(|_| call.is_some());
             events.push(Event::Tick { used: self.shared.used.swap(false, Ordering::Relaxed) });
         }
     }

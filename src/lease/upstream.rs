@@ -137,6 +137,14 @@ pub struct ReadKey {
     pub list: bool,
 }
 
+impl ReadKey {
+    /// A secret, as it is.
+    #[must_use]
+    pub fn secret(path: &str) -> Self {
+        Self { path: path.into(), query: "".into(), list: false }
+    }
+}
+
 impl fmt::Display for ReadKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.path)?;

@@ -150,6 +150,12 @@ impl Active {
         self.borrows
     }
 
+    /// The request id of the Lambda invocation that it is.
+    #[must_use]
+    pub fn invocation(&self) -> Option<&str> {
+        self.run.lambda.as_ref()?.invocation.as_deref()
+    }
+
     /// Whether other runs of its rule use its token and its leases, too.
     pub(super) fn shares(&self) -> bool {
         self.rule.as_ref().is_some_and(|rule| rule.share == Share::Process)

@@ -8,9 +8,7 @@ use std::time::Duration;
 
 use super::Runs;
 use super::tokens::with_login;
-use crate::audit::{Entry, Event};
-use crate::clock::Until;
-use crate::lease::failure::Failure;
+use crate::audit::Event;
 
 impl Runs {
     /// Anchors the chain every so often, while it grows.
@@ -40,24 +38,9 @@ impl Runs {
             let call = call.clone();
             async move { context.source.lookup_token(call, &login).await }
         });
-        // The wall clock counts here as well: a freeze is no reason to wait on.
-        let until = Until::new(context.clock.now(), patience);
-        let result = tokio::time::timeout(until.left(context.clock.now()), asked).await;
-        let result: Result<(), Failure> = match result {
-            Ok(result) => result,
-            Err(_) => return false,
-        };
+        let Ok(result) = tokio::time::timeout(patience, asked).await else { return false };
         let detail = format!("seq {}", head.seq);
-        match &result {
-            Ok(()) => {
-                let entry = Entry::done(Event::AuditAnchor).run(&context.stamp).request(&call.request);
-                context.audit.note(&entry.detail(&detail));
-            }
-            Err(failure) => {
-                let entry = Entry::failed(Event::AuditAnchor, failure);
-                context.audit.note(&entry.run(&context.stamp).request(&call.request));
-            }
-        }
+        context.note(Event::AuditAnchor, &call, &result, |entry, ()| entry.detail(&detail));
         result.is_ok()
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::active::{Active, Registrant, Secrets};
 use super::life::{Cause, Life};
+use super::register::random;
 use super::{Runs, StartError};
 use crate::audit::{Entry, Event};
 use crate::clock::{Moment, Until};
@@ -83,8 +84,7 @@ impl Runs {
             invocation: Some(invocation.request.clone()),
             trace: invocation.trace.clone(),
         };
-        let id = Run::new_id()
-            .map_err(|error| StartError::Refused(format!("the system has no randomness to give: {error}")))?;
+        let id = Run::new_id().map_err(|error| StartError::Refused(random(error).to_string()))?;
         let run = Run {
             lambda: Some(Box::new(lambda)),
             tags: self.own.run.tags.clone(),
@@ -100,18 +100,12 @@ impl Runs {
             active.work_or(|| Arc::clone(self.own_work()));
         }
         let entry = Entry::done(Event::RunRegister).run(&active.stamp);
-        let entry = match deadline {
-            Some(deadline) => entry.expires(deadline.end()),
-            None => entry,
-        };
-        self.common.audit.note(&entry);
+        self.common.audit.note(&entry.expires(deadline.map(Until::end)));
         let _ = active.on_record.set(true);
         self.registry().insert(&active);
         self.schedule(&active);
         for key in keys.unwrap_or_default() {
-            if self.work(&active).leases.entry(key, true).is_err() {
-                tracing::error!(%key, "not prefetched: more prefetches than cache.max_leases");
-            }
+            self.work(&active).leases.prefetch(key);
         }
         self.invoked.open().push(Arc::clone(&active));
         if self.invoked.is_over(&invocation.request) {
@@ -123,7 +117,7 @@ impl Runs {
     /// The open invocation with that request id.
     #[must_use]
     pub fn invocation(&self, request: &str) -> Option<Arc<Active>> {
-        self.invocations().into_iter().find(|active| invocation_of(active) == Some(request))
+        self.invocations().into_iter().find(|active| active.invocation() == Some(request))
     }
 
     /// The invocations that are open.
@@ -160,7 +154,7 @@ impl Runs {
         let open = self.invocations();
         let current = match (named, &*open) {
             (Some(request), _) => {
-                open.iter().find(|active| invocation_of(active).map(str::as_bytes) == Some(request))
+                open.iter().find(|active| active.invocation().map(str::as_bytes) == Some(request))
             }
             (None, [only]) => Some(only),
             (None, _) => None,
@@ -255,10 +249,6 @@ impl Runs {
     pub async fn quiet(&self) {
         self.common.busy.none().await;
     }
-}
-
-fn invocation_of(active: &Active) -> Option<&str> {
-    active.run.lambda.as_ref()?.invocation.as_deref()
 }
 
 fn lives<P>(view: &View<P>, wanted: Duration, now: Moment) -> bool {

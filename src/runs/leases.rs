@@ -214,6 +214,13 @@ impl Leases {
         Ok(entry)
     }
 
+    /// Begins to hold a secret in any case, if there is room for it.
+    pub fn prefetch(&self, key: &ReadKey) {
+        if let Err(Full { limit }) = self.entry(key, true) {
+            tracing::error!(path = %key, limit, "not prefetched: more prefetches than cache.max_leases");
+        }
+    }
+
     /// Moves a KV value to where it may be forgotten. `held` is what was just read from the entry.
     pub fn settle(&self, entry: &Arc<Entry>, held: &Held<Arc<Granted>>) {
         if held.is_static && !held.full.is_zero() && !entry.prefetched && self.take(&entry.key).is_some() {
@@ -404,10 +411,7 @@ impl SecretPerformer {
             if let Some(version) = answer.version {
                 entry = entry.version(version);
             }
-            match ends(minted) {
-                Some(at) => entry.expires(at),
-                None => entry,
-            }
+            entry.expires(ends(minted))
         });
         let minted = result?;
         if let Life::Leased { ttl, .. } = minted.life {

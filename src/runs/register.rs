@@ -237,10 +237,7 @@ impl Runs {
         let rule = active.rule.as_ref().map_or("", |rule| &rule.name);
         let entry =
             Entry::granted(Event::RunRegister).run(&active.stamp).caller(peer).door(door).policy(rule);
-        let entry = match active.deadline() {
-            Some(deadline) => entry.expires(deadline.end()),
-            None => entry,
-        };
+        let entry = entry.expires(active.deadline().map(Until::end));
         let recorded = self.common.audit.record(&entry).await;
         // Nobody else sets it.
         let _ = active.on_record.set(recorded.is_ok());
@@ -337,7 +334,7 @@ fn new_handle() -> Result<Credential, Refusal> {
     Ok(Credential::new(format!("tnr_{}", URL_SAFE_NO_PAD.encode(bits))))
 }
 
-fn random(error: getrandom::Error) -> Refusal {
+pub(super) fn random(error: getrandom::Error) -> Refusal {
     Refusal::Unavailable(Failure::new(
         Class::Transient,
         format!("the system has no randomness to give: {error}"),

@@ -176,10 +176,7 @@ impl Performer<Arc<Token>> for LoginPerformer {
 async fn log_in(login: &dyn Login, context: &Context) -> Result<Minted<Arc<Token>>, Failure> {
     let call = context.call();
     let result = login.login(call.clone()).await;
-    context.note(Event::Login, &call, &result, |entry, minted| match ends(minted) {
-        Some(at) => entry.expires(at),
-        None => entry,
-    });
+    context.note(Event::Login, &call, &result, |entry, minted| entry.expires(ends(minted)));
     context.recorded(result?, TokenKind::Login).await
 }
 
@@ -377,11 +374,7 @@ impl RunToken {
         };
         let result = with_login(&self.login, context.patience, create).await;
         context.note(Event::RunStart, &call, &result, |entry, minted| {
-            let entry = entry.detail(&spec.role);
-            match ends(minted) {
-                Some(at) => entry.expires(at),
-                None => entry,
-            }
+            entry.detail(&spec.role).expires(ends(minted))
         });
         let minted = result?;
         if !minted.payload.orphan {

@@ -29,7 +29,7 @@ against_both! {
 }
 
 /// A rule for each state, which gives more than the process's own run has, and so must be verified.
-const STATES: &str = r#"
+pub(crate) const STATES: &str = r#"
 [[run.rule]]
 match = { state_machine = "orders-*", state = "Reserve", verified = true }
 token_role = "run-reserve"
@@ -55,8 +55,8 @@ account_rate = 1000
 brokers = 1
 "#;
 
-const RESERVED: &str = "/v1/secret/data/orders/states/reserve";
-const CHARGED: &str = "/v1/secret/data/orders/states/charge";
+pub(crate) const RESERVED: &str = "/v1/secret/data/orders/states/reserve";
+pub(crate) const CHARGED: &str = "/v1/secret/data/orders/states/charge";
 
 fn setup<'a>(server: &'a Server, rules: &str) -> Setup<'a> {
     Setup::new(server)

@@ -10,30 +10,13 @@ use crate::athena::{Logs, finds_the_same};
 use crate::broker::{Broker, SOON, Setup};
 use crate::harness::{Server, text, wait_until};
 use crate::http::request;
+use crate::runs::{CHARGED, RESERVED, STATES};
 use crate::subjects::Issuer;
 use crate::workflow::{Execution, Workflow};
 
 against_both! {
     an_execution_is_traced_and_a_bypass_found
 }
-
-const STATES: &str = r#"
-[[run.rule]]
-match = { state_machine = "orders-*", state = "Reserve", verified = true }
-token_role = "run-reserve"
-max_ttl = "10m"
-[[run.rule]]
-match = { state_machine = "charge-*", state = "Charge", verified = true }
-token_role = "run-charge"
-max_ttl = "10m"
-[workflow]
-heartbeat = "1s"
-account_rate = 1000
-brokers = 1
-"#;
-
-const RESERVED: &str = "/v1/secret/data/orders/states/reserve";
-const CHARGED: &str = "/v1/secret/data/orders/states/charge";
 
 /// Another client in the same task: Vault's own Python library, and the task's credentials.
 const BYPASS: &str = "

@@ -109,8 +109,8 @@ pub struct Comparison<'a> {
     counted: Vec<&'a Anchor>,
     /// The anchors of each head.
     by_head: HashMap<Head, &'a Anchor>,
-    /// Numbers that anchors name, and the lines of the log that have them.
-    at: HashMap<u64, Vec<(Head, String)>>,
+    /// The lines that anchors name, as the head or as where the boot began, and whether the log has them.
+    named: HashMap<Head, bool>,
     /// The number of the last line of each boot.
     boots: BTreeMap<String, u64>,
     times: Option<(String, String)>,
@@ -136,12 +136,6 @@ impl Anchors {
         }
     }
 
-    /// Whether there are none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.anchors.is_empty()
-    }
-
     /// Begins to compare a log. Show each of its lines to [`Comparison::see`].
     #[must_use]
     pub fn compare(&self) -> Comparison<'_> {
@@ -151,7 +145,7 @@ impl Anchors {
         let mut heads: HashMap<(&str, u64), &Anchor> = HashMap::new();
         let mut counted = Vec::new();
         let mut by_head = HashMap::new();
-        let mut at: HashMap<u64, Vec<(Head, String)>> = HashMap::new();
+        let mut named = HashMap::new();
         for anchor in &self.anchors {
             let login = self.logins.get(&anchor.boot).map(|(by, _)| by.as_str());
             let first = *first_by.entry(&anchor.boot).or_insert(anchor.by.as_deref());
@@ -186,15 +180,13 @@ impl Anchors {
                 None => drop(heads.insert((&anchor.boot, anchor.head.seq), anchor)),
             }
             by_head.entry(anchor.head).or_insert(anchor);
-            for head in [Some(anchor.head), anchor.began].into_iter().flatten() {
-                at.entry(head.seq).or_default();
-            }
+            named.extend([Some(anchor.head), anchor.began].into_iter().flatten().map(|head| (head, false)));
             counted.push(anchor);
         }
         Comparison {
             counted,
             by_head,
-            at,
+            named,
             boots: BTreeMap::new(),
             times: None,
             suspect,
@@ -215,8 +207,8 @@ impl Comparison<'_> {
             Some(last) => *last = line.head.seq,
             None => drop(self.boots.insert(line.boot.to_owned(), line.head.seq)),
         }
-        if let Some(lines) = self.at.get_mut(&line.head.seq) {
-            lines.push((line.head, line.boot.to_owned()));
+        if let Some(seen) = self.named.get_mut(&line.head) {
+            *seen = true;
         }
         let result = &mut self.result;
         if let Some(anchor) = self.by_head.get(&line.head) {
@@ -271,13 +263,13 @@ impl Comparison<'_> {
                 boots.join(", "),
                 anchor.boot
             );
-            self.result.add(Finding::Swapped, message, &anchor.place.clone());
+            self.result.add(Finding::Swapped, message, &anchor.place);
         }
         self.result
     }
 
     fn holds(&self, head: Head) -> bool {
-        self.at.get(&head.seq).is_some_and(|lines| lines.iter().any(|(known, _)| *known == head))
+        self.named.get(&head).copied().unwrap_or_default()
     }
 
     /// The boot is in the log, and the line that the anchor names is not.

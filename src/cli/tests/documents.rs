@@ -1,23 +1,15 @@
 //! What the documents tell people to type is what the command line takes.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use clap::{CommandFactory as _, Parser as _};
 
 use super::Cli;
 
-/// The documents of the project: all that ends in `.md`, but for what was built.
-fn documents(folder: &Path, found: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(folder).expect("a folder") {
-        let path = entry.expect("an entry").path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if path.is_dir() && name != "target" && !name.starts_with('.') {
-            documents(&path, found);
-        } else if name.ends_with(".md") {
-            found.push(path);
-        }
-    }
-}
+#[path = "../../../tests/markdown/mod.rs"]
+mod markdown;
+
+use markdown::documents;
 
 /// Each command line that begins with `tenure`: of blocks, and in the text between backticks.
 fn command_lines(text: &str) -> Vec<String> {

@@ -127,26 +127,17 @@ fn unconfirmed(survey: &Survey<'_>, id: &Arc<str>, run: &RunState, found: &mut V
 
 fn after_end(id: &Arc<str>, run: &RunState, found: &mut Vec<Finding>) {
     let Some((ended, place, _)) = &run.ended else { return };
-    let end = Some((*ended, *place));
+    let mut late = |at: At, mark, message: String| {
+        let lines = [Some((at, mark)), Some((*ended, *place))];
+        found.push(finding(Severity::Error, FindingKind::ReadAfterEnd, Some(id), message, lines));
+    };
     if let Some((at, mark)) = run.last_read.filter(|(at, _)| at > ended) {
-        let message = format!("the broker disclosed a secret {} after the run's end", span(at.since(*ended)));
-        found.push(finding(
-            Severity::Error,
-            FindingKind::ReadAfterEnd,
-            Some(id),
-            message,
-            [Some((at, mark)), end],
-        ));
+        let after = span(at.since(*ended));
+        late(at, mark, format!("the broker disclosed a secret {after} after the run's end"));
     }
     if let Some((at, mark)) = run.last_in_vault.filter(|(at, _)| at.since(*ended) > SKEW) {
-        let message = format!("Vault served the run's token {} after the run's end", span(at.since(*ended)));
-        found.push(finding(
-            Severity::Error,
-            FindingKind::ReadAfterEnd,
-            Some(id),
-            message,
-            [Some((at, mark)), end],
-        ));
+        let after = span(at.since(*ended));
+        late(at, mark, format!("Vault served the run's token {after} after the run's end"));
     }
 }
 
