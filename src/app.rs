@@ -18,7 +18,7 @@ use crate::clock::Clock;
 use crate::config::{self, AuditSink, Config, RunEnv};
 use crate::door::{Doors, ListenError};
 use crate::lease::failure::Failure;
-use crate::lease::upstream::{Login, ReadKey, Source};
+use crate::lease::upstream::{Login, ReadKey, Source, TransitKey};
 use crate::metrics::Metrics;
 use crate::policy::rules::Rules;
 use crate::policy::{Admission, Allow};
@@ -278,6 +278,7 @@ impl App {
                 config::Expiry::AtStart => SubjectExpiry::AtStart,
             },
             anchor: config.audit_anchor,
+            value_key: value_key(config),
             limits: Limits {
                 max_leases: config.cache.max_leases,
                 kv_fresh: config.cache.kv_fresh,
@@ -388,6 +389,11 @@ fn receiver(to: &config::Receiver) -> audit::Syslog {
         config::Receiver::Unix(path) => audit::Syslog::Unix(path.clone()),
         config::Receiver::Udp(address) => audit::Syslog::Udp(*address),
     }
+}
+
+/// The key of Vault's transit engine that wraps the keys of values.
+fn value_key(config: &Config) -> Option<TransitKey> {
+    config.audit_hmac.as_ref().map(|hmac| TransitKey { mount: hmac.mount.clone(), name: hmac.key.clone() })
 }
 
 fn line_format(format: config::AuditFormat) -> audit::Format {

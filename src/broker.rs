@@ -366,6 +366,9 @@ impl Broker {
         if let Some(version) = answer.version {
             line = line.version(version);
         }
+        if let Some(values) = &granted.values {
+            line = line.values(values);
+        }
         let source = match taken.freshness {
             Freshness::Cache => Source::Cache,
             Freshness::Vault => Source::Vault,

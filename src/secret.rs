@@ -11,6 +11,15 @@ use zeroize::Zeroizing;
 pub(crate) mod sealed {
     /// Implemented by the audit module's receipt and by nothing else.
     pub trait Sealed {}
+
+    /// Implemented by the audit module's key of values and by nothing else.
+    pub trait Hashes {
+        /// What is made of the bytes: nothing that they can be read from without the key.
+        type Hashed;
+
+        /// Hashes them.
+        fn hash(&self, bytes: &[u8]) -> Self::Hashed;
+    }
 }
 
 /// Proof that a disclosure was recorded. Only the audit module can produce one.
@@ -31,6 +40,12 @@ impl Secret {
     /// The bytes, for a reader whose disclosure has been recorded.
     pub fn open(&self, _proof: &impl Disclosure) -> &[u8] {
         &self.0
+    }
+
+    /// What a keyed hash makes of the bytes: it goes into the line that must be written before they are opened.
+    #[must_use]
+    pub fn hashed<K: sealed::Hashes>(&self, key: &K) -> K::Hashed {
+        key.hash(&self.0)
     }
 
     /// Bytes held, for the memory gauge. A length is not a secret's content.

@@ -70,3 +70,5 @@ mod tokens;
 mod trace;
 #[path = "stack/tutorial.rs"]
 mod tutorial;
+#[path = "stack/values.rs"]
+mod values;

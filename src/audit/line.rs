@@ -1,10 +1,14 @@
 //! A line as it is read: the documented schema, which the verifier and the auditor's tools parse.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::chain::{Hash, Head};
-use super::entry::{Event, Outcome, Peer, Recovered, Run, Source};
+use super::entry::{Event, Outcome, Recovered, Source};
+use super::values::WrappedKey;
+use super::who::{Peer, Run};
 
 /// The version of the schema, in every line's `v`.
 pub const VERSION: u8 = 1;
@@ -72,6 +76,15 @@ pub struct Line {
     /// In `audit.reopened`: the head of the file before.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub previous: Option<Head>,
+    /// In `audit.key`: the key that values are hashed with from now on.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub key: Option<WrappedKey>,
+    /// What was disclosed: by the JSON pointer of each value, the first 128 bits of its HMAC-SHA-256.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub values: BTreeMap<String, String>,
+    /// How many values were disclosed beside these.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub values_omitted: Option<u64>,
     /// The number of the line in its chain, from 1 on.
     #[schemars(range(min = 1))]
     pub seq: u64,

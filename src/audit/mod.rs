@@ -54,18 +54,20 @@ mod syslog;
 #[cfg(test)]
 mod tests;
 pub mod trace;
+mod values;
 pub mod verify;
+mod who;
 mod writer;
 
 pub use chain::{Hash, Head};
-pub use entry::{
-    Composed, Entry, Event, Fragment, Lead, Outcome, Peer, Recovered, Run, RunStamp, Source, Subject, Via,
-};
+pub use entry::{Composed, Entry, Event, Fragment, Lead, Outcome, Recovered, Source, Via};
 pub use frame::{Format, unwrapped};
 pub use line::{Line, VERSION, schema};
 pub use memory::Memory;
 pub use syslog::Syslog;
+pub use values::{ValueKey, Values, WrappedKey};
 pub use verify::verify;
+pub use who::{Peer, Run, RunStamp, Subject};
 
 use entry::Render;
 use frame::Framing;

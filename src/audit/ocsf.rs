@@ -5,9 +5,10 @@
 
 use serde_json::{Map, Value, json};
 
-use super::entry::{Event, Outcome, Peer, Run, Via};
+use super::entry::{Event, Outcome, Via};
 use super::line::Line;
 use super::trace::At;
+use super::who::{Peer, Run};
 
 /// The version of the schema, in each event's `metadata`.
 const VERSION: &str = "1.5.0";
@@ -50,6 +51,7 @@ fn activity(event: Event) -> (Class, u32, Option<&'static str>) {
         | Event::TokenLost
         | Event::PolicyLoad
         | Event::ClockJump
+        | Event::AuditKey
         | Event::AuditAnchor
         | Event::AuditRecovered
         | Event::AuditReopened => (API_ACTIVITY, 99, None),

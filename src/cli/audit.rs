@@ -7,15 +7,15 @@ use std::path::{Path, PathBuf};
 use clap::{Subcommand, ValueEnum};
 use serde::Serialize;
 
-use super::{Output, Session};
+use super::{Output, Session, block_on};
 use crate::audit;
 use crate::audit::verify::anchored::{Anchored, Anchors, Comparison};
 use crate::causes::causes;
 
+mod matched;
 mod report;
 mod text;
 mod trace;
-#[expect(dead_code, reason = "what asks Vault comes next")]
 mod vault;
 
 #[derive(Debug, Subcommand)]
@@ -44,10 +44,11 @@ pub(crate) enum AuditCommand {
     },
     Trace(trace::TraceArgs),
     Report(report::ReportArgs),
-    /// Print the JSON schema of an audit line, a trace or a report
+    Match(matched::MatchArgs),
+    /// Print the JSON schema of an audit line, a trace, a report or a match
     #[command(
-        long_about = "Print a JSON schema: of an audit line, of `tenure audit trace --json` or of `tenure audit report --json`; \
-            their versions, their fields and what they mean.\n\nExit code: 0.",
+        long_about = "Print a JSON schema: of an audit line, or of what `tenure audit trace`, `report` and `match` print with \
+            --json; their versions, their fields and what they mean.\n\nExit code: 0.",
         after_long_help = "Examples:\n  tenure audit schema > audit.schema.json\n  \
             tenure audit schema trace > trace.schema.json"
     )]
@@ -66,6 +67,8 @@ pub(crate) enum Document {
     Trace,
     /// What `tenure audit report --json` prints
     Report,
+    /// What `tenure audit match --json` prints
+    Match,
 }
 
 pub(crate) fn run(command: &AuditCommand, session: &Session) -> Output {
@@ -73,6 +76,7 @@ pub(crate) fn run(command: &AuditCommand, session: &Session) -> Output {
         AuditCommand::Verify { files, vault_log, json } => verify(files, vault_log, *json),
         AuditCommand::Trace(args) => trace::trace(args, session),
         AuditCommand::Report(args) => report::report(args, session),
+        AuditCommand::Match(args) => block_on(matched::find(args, session)),
         AuditCommand::Schema { of } => schema(*of),
     }
 }
@@ -159,6 +163,7 @@ fn schema(of: Document) -> Output {
         Document::Line => audit::schema(),
         Document::Trace => audit::trace::output::trace_schema(),
         Document::Report => audit::trace::report::schema(),
+        Document::Match => audit::trace::served::schema(),
     };
     Output { out: format!("{schema:#}\n"), ..Output::default() }
 }

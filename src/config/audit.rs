@@ -2,10 +2,19 @@
 
 use std::path::PathBuf;
 
-use super::raw::RawAudit;
+use super::raw::{RawAudit, RawHmac};
 use super::settings::List;
 use super::validate::Check;
 use super::{AuditFormat, AuditSink, Receiver};
+
+/// What wraps the keys that disclosed values are hashed with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditHmac {
+    /// Where Vault's transit engine is mounted.
+    pub mount: String,
+    /// Its key, of a type that encrypts.
+    pub key: String,
+}
 
 impl Check<'_> {
     pub(super) fn audit(&mut self, raw: &RawAudit) -> Option<AuditSink> {
@@ -42,6 +51,14 @@ impl Check<'_> {
             self.refuse::<()>("audit", message.to_owned());
         }
         None
+    }
+
+    pub(super) fn hmac(&mut self, raw: Option<&RawHmac>) -> Option<AuditHmac> {
+        let raw = raw?;
+        let mount = raw.mount.as_deref().unwrap_or("transit").trim_matches('/');
+        let mount = self.mountlike("audit.hmac.mount", mount);
+        let key = self.name("audit.hmac.key", raw.key.as_deref().unwrap_or("tenure-audit"), "/");
+        Some(AuditHmac { mount: mount?, key: key? })
     }
 
     fn receiver(&mut self, text: &str) -> Option<Receiver> {
@@ -82,4 +99,9 @@ pub(super) fn settings(sink: &AuditSink, list: &mut List<'_>) {
         AuditFormat::Ocsf => "ocsf",
     };
     list.text("audit.format", Some(&word.to_owned()));
+}
+
+pub(super) fn hmac_settings(hmac: &AuditHmac, list: &mut List<'_>) {
+    list.text("audit.hmac.mount", Some(&hmac.mount));
+    list.text("audit.hmac.key", Some(&hmac.key));
 }

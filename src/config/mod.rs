@@ -34,6 +34,7 @@ use tracing_subscriber::filter::Targets;
 
 use crate::policy::rules::{Rule, Verification};
 
+pub use audit::AuditHmac;
 pub use context::RunEnv;
 pub use environment::{Environment, Overrides};
 pub use lambda::{FOLDER as LAMBDA_FOLDER, Lambda, LambdaInit, LambdaRun};
@@ -67,6 +68,8 @@ pub struct Config {
     pub audit: AuditSink,
     /// How often the head of their chain is put into Vault's own log; `None`: with run tokens and at the end alone.
     pub audit_anchor: Option<Duration>,
+    /// What wraps the keys that disclosed values are hashed with; `None`: their lines have no hashes.
+    pub audit_hmac: Option<AuditHmac>,
     /// What is kept in memory, and for how long.
     pub cache: Cache,
     /// What the process says of itself, on stderr.

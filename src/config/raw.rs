@@ -224,6 +224,20 @@ pub(crate) struct RawAudit {
     /// what each run token's metadata says. Default: "5m".
     #[schemars(extend("default" = "5m"))]
     pub(crate) anchor: Option<RawDuration>,
+    /// Has keyed hashes of the values that are disclosed in the lines, by which `tenure audit match` finds a value. Without
+    /// the key nothing is disclosed. Default: none.
+    pub(crate) hmac: Option<RawHmac>,
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct RawHmac {
+    /// Where Vault's transit engine is mounted. Default: "transit".
+    #[schemars(extend("default" = "transit"))]
+    pub(crate) mount: Option<String>,
+    /// Its key, of a type that encrypts, such as aes256-gcm96: it wraps the keys of the hashes. Default: "tenure-audit".
+    #[schemars(extend("default" = "tenure-audit"))]
+    pub(crate) key: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]

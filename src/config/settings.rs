@@ -68,6 +68,9 @@ pub(crate) fn settings(config: &Config, document: &Document) -> Vec<Setting> {
     }
     audit::settings(&config.audit, &mut list);
     list.duration("audit.anchor", config.audit_anchor.unwrap_or_default());
+    if let Some(hmac) = &config.audit_hmac {
+        audit::hmac_settings(hmac, &mut list);
+    }
     list.plain("cache.max_leases", &config.cache.max_leases);
     list.duration("cache.kv_fresh", config.cache.kv_fresh);
     list.duration("cache.kv_stale", config.cache.kv_stale);

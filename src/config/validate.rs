@@ -44,6 +44,7 @@ pub(crate) fn config(
     let audit = check.audit(&raw.audit);
     let listen = check.listen(&raw.listen, environment);
     let anchor = check.duration("audit.anchor", raw.audit.anchor.as_ref(), 300 * SECOND, Duration::ZERO, DAY);
+    let hmac = check.hmac(raw.audit.hmac.as_ref());
     let run = check.run(raw, audit.as_ref());
     let cache = check.cache(&raw.cache);
     let subject = check.subject(&raw.subject);
@@ -63,6 +64,7 @@ pub(crate) fn config(
         listen,
         audit: audit?,
         audit_anchor: Some(anchor).filter(|anchor| !anchor.is_zero()),
+        audit_hmac: hmac,
         cache,
         log,
         shutdown,

@@ -190,6 +190,7 @@ impl House {
             watching: Watching::default(),
             subject_expiry: SubjectExpiry::Cap,
             anchor: None,
+            value_key: None,
             limits: Limits { max_leases: 8, kv_fresh: hour, kv_stale: hour, kv_bytes: 1 << 16 },
         };
         let runs = Runs::start(setup).await.expect("runs");

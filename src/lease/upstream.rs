@@ -7,6 +7,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use zeroize::Zeroizing;
+
 use super::failure::Failure;
 use crate::clock::Moment;
 use crate::secret::{Credential, Secret};
@@ -174,7 +176,7 @@ pub struct Answer {
 pub struct TransitKey {
     /// Where the engine is mounted: `transit`.
     pub mount: String,
-    /// The key's name there. It is of type `ed25519`, and not derived.
+    /// The key's name there. It is not derived; of type `ed25519` where it signs, and of one that encrypts where it wraps.
     pub name: String,
 }
 
@@ -185,6 +187,20 @@ pub struct Signed {
     pub version: u32,
     /// An Ed25519 signature (RFC 8032) over the input itself.
     pub signature: [u8; 64],
+}
+
+/// A key of its own that a transit key wraps: who has the wrapped one has nothing until Vault unwraps it.
+pub struct DataKey {
+    /// The key.
+    pub plain: Zeroizing<[u8; 32]>,
+    /// The key as the transit key wraps it: `vault:v1:…`.
+    pub wrapped: String,
+}
+
+impl fmt::Debug for DataKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DataKey").field("wrapped", &self.wrapped).finish_non_exhaustive()
+    }
 }
 
 /// By what the signatures of a transit key are checked.
@@ -300,6 +316,14 @@ pub trait Source: Send + Sync + 'static {
         login: &'a Token,
         key: &'a TransitKey,
     ) -> BoxFuture<'a, Result<PublicKeys, Failure>>;
+
+    /// A new data key of 256 bits (`transit/datakey/plaintext/<key>`).
+    fn data_key<'a>(
+        &'a self,
+        call: CallId,
+        login: &'a Token,
+        key: &'a TransitKey,
+    ) -> BoxFuture<'a, Result<Minted<DataKey>, Failure>>;
 
     /// Idle connections are of no use after the machine was frozen or its clock jumped: drop them.
     fn forget_connections(&self);

@@ -8,7 +8,8 @@ use std::time::Duration;
 use tracing::Instrument as _;
 
 use super::tokens::{Context, LeaseIds, ends, refused, span};
-use crate::audit::{Event, Fragment};
+use super::values::ValueKeys;
+use crate::audit::{Event, Fragment, Values};
 use crate::backoff::Backoff;
 use crate::clock::{Moment, Until};
 use crate::lease::failure::{Class, Failure};
@@ -31,6 +32,8 @@ pub struct Granted {
     pub answer: Answer,
     /// The `X-Tenure-Request` of the call that brought it.
     pub request: Arc<str>,
+    /// The hashes of its values, where the log is to have them.
+    pub values: Option<Values>,
     /// What is said of it with each read, once it was read from the cache.
     pub shown: Mutex<Option<Arc<Shown>>>,
 }
@@ -141,6 +144,7 @@ pub struct Leases {
     terms: Mutex<Both>,
     token: TokenKeeper,
     minted: Arc<LeaseIds>,
+    values: Option<ValueKeys>,
     context: Arc<Context>,
     supervisor: Supervisor,
 }
@@ -172,6 +176,7 @@ impl Leases {
         pool: Arc<Pool>,
         token: TokenKeeper,
         minted: Arc<LeaseIds>,
+        values: Option<ValueKeys>,
         context: Arc<Context>,
         supervisor: Supervisor,
     ) -> Self {
@@ -184,6 +189,7 @@ impl Leases {
             terms,
             token,
             minted,
+            values,
             context,
             supervisor,
         }
@@ -317,6 +323,7 @@ impl Leases {
             key: key.clone(),
             token: self.token.clone(),
             minted: Arc::clone(&self.minted),
+            values: self.values.clone(),
             context: Arc::clone(&self.context),
         });
         let clock = self.context.clock.clone();
@@ -364,6 +371,7 @@ struct SecretPerformer {
     key: ReadKey,
     token: TokenKeeper,
     minted: Arc<LeaseIds>,
+    values: Option<ValueKeys>,
     context: Arc<Context>,
 }
 
@@ -373,6 +381,7 @@ impl Performer<Arc<Granted>> for SecretPerformer {
             key: self.key.clone(),
             token: self.token.clone(),
             minted: Arc::clone(&self.minted),
+            values: self.values.clone(),
             context: Arc::clone(&self.context),
         };
         let span = span(&secret.context, &call, &secret.key.path);
@@ -396,6 +405,11 @@ impl SecretPerformer {
     async fn read(&self, under: u64, rotation: bool) -> Result<Minted<Arc<Granted>>, Failure> {
         let context = &self.context;
         let token = self.token_of(under).await?;
+        // What cannot be hashed cannot be disclosed: then it is not to be minted either.
+        let hashes = match &self.values {
+            Some(values) if !self.key.list => Some(values.get(context.patience).await?),
+            _ => None,
+        };
         let call = context.call();
         let mut result = context.source.read(call.clone(), &token, &self.key).await;
         if let Err(failure) = result {
@@ -422,7 +436,8 @@ impl SecretPerformer {
             self.minted.add(&minted.payload.lease_id, &token, until, context.clock.now());
         }
         let Minted { payload, sent, life } = minted;
-        let granted = Granted { answer: payload, request: call.request, shown: Mutex::default() };
+        let values = hashes.and_then(|key| payload.data.hashed(&*key));
+        let granted = Granted { answer: payload, request: call.request, values, shown: Mutex::default() };
         Ok(Minted { payload: Arc::new(granted), sent, life })
     }
 

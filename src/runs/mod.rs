@@ -39,6 +39,7 @@ mod register;
 mod registry;
 pub mod subjects;
 mod tokens;
+mod values;
 mod verify;
 mod watch;
 mod work;
@@ -61,6 +62,7 @@ use life::Life;
 use registry::Registry;
 use subjects::Subjects;
 use tokens::{Context, LoginPerformer, refused};
+use values::ValueKeys;
 use work::token_terms;
 
 /// How long a call waits for the token that it is to be made with.
@@ -109,6 +111,8 @@ pub struct Setup {
     pub subject_expiry: SubjectExpiry,
     /// How often the head of the audit log is put into upstream's; `None`: with run tokens and at the end alone.
     pub anchor: Option<Duration>,
+    /// What wraps the key that disclosed values are hashed with; `None`: they are not.
+    pub value_key: Option<TransitKey>,
 }
 
 /// How the platform is asked whether runs go on.
@@ -154,6 +158,7 @@ pub struct Runs {
     numbers: AtomicU64,
     budget: Mutex<Budget>,
     pool: Arc<Pool>,
+    values: Option<ValueKeys>,
     invoked: Invoked,
     /// Nothing is left of a run that is over.
     retired: Notify,
@@ -233,6 +238,10 @@ impl Runs {
         let performer = Arc::new(LoginPerformer { login, context: common.context(&plain) });
         let login =
             Keeper::start("login", token_terms(None), None, performer, clock.clone(), &common.supervisor);
+        let values = setup.value_key.map(|key| {
+            let (login, context) = (login.clone(), common.context(&plain));
+            ValueKeys::start(key, login, context, clock, &common.supervisor)
+        });
         let own = common.own(said, request, verification, &login, &budget).await?;
         let runs = Arc::new(Self {
             login,
@@ -245,6 +254,7 @@ impl Runs {
             numbers: AtomicU64::new(1),
             budget,
             pool: Arc::new(Pool::new(setup.limits)),
+            values,
             invoked: Invoked::default(),
             retired: Notify::new(),
             common,
@@ -306,33 +316,20 @@ impl Runs {
         self.registry().by_id(id)
     }
 
-    /// Waits until there is a token that leases of the process's own run can hang off.
+    /// Waits until there is a token that leases of the process's own run can hang off, and what their values are hashed
+    /// with.
     ///
     /// # Errors
     /// The failure that no further try will mend. Transient ones are waited out.
     pub async fn established(&self) -> Result<(), Failure> {
-        let work = self.own_work();
-        for keeper in std::iter::once(&self.login).chain(work.token.as_ref().map(|(_, token)| token)) {
-            let mut watch = keeper.watch();
-            let settled = watch.wait_for(|view| {
-                let hopeless = |failure: &Failure| {
-                    matches!(
-                        failure.class,
-                        Class::Permanent | Class::Denied | Class::Forbidden | Class::NotFound
-                    )
-                };
-                view.held.is_some()
-                    || view.ended
-                    || view.trouble.as_ref().is_some_and(|trouble| hopeless(&trouble.failure))
-            });
-            let view = settled.await;
-            if view.held.is_none()
-                && let Some(trouble) = &view.trouble
-            {
-                return Err(Failure::clone(&trouble.failure));
-            }
+        there_is(&self.login).await?;
+        if let Some((_, token)) = &self.own_work().token {
+            there_is(token).await?;
         }
-        Ok(())
+        match &self.values {
+            Some(values) => there_is(values.keeper()).await,
+            None => Ok(()),
+        }
     }
 
     /// Revokes what an earlier process left behind. One that upstream does not know any more counts as revoked.
@@ -376,6 +373,9 @@ impl Runs {
     pub fn thawed(self: &Arc<Self>) {
         self.common.source.forget_connections();
         self.login.thawed();
+        if let Some(values) = &self.values {
+            values.keeper().thawed();
+        }
         for active in self.all() {
             if let Some(work) = active.work().filter(|_| !active.borrows()) {
                 work.thawed();
@@ -428,6 +428,9 @@ impl Runs {
             let left = runs_until.saturating_duration_since(tokio::time::Instant::now());
             ended &= token.end(left).await;
         }
+        if let Some(values) = &self.values {
+            values.keeper().request_end();
+        }
         // What a login takes has been spared for it.
         let left = until.saturating_duration_since(tokio::time::Instant::now());
         self.anchor(left / 2).await;
@@ -445,6 +448,24 @@ impl Runs {
 
     fn shared(&self) -> MutexGuard<'_, HashMap<String, (Arc<Work>, usize)>> {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Waits until something is held, or never will be.
+async fn there_is<P: Clone + Send + Sync + 'static>(keeper: &Keeper<P>) -> Result<(), Failure> {
+    let hopeless = |failure: &Failure| {
+        matches!(failure.class, Class::Permanent | Class::Denied | Class::Forbidden | Class::NotFound)
+    };
+    let mut watch = keeper.watch();
+    let settled = watch.wait_for(|view| {
+        view.held.is_some()
+            || view.ended
+            || view.trouble.as_ref().is_some_and(|trouble| hopeless(&trouble.failure))
+    });
+    let view = settled.await;
+    match &view.trouble {
+        Some(trouble) if view.held.is_none() => Err(Failure::clone(&trouble.failure)),
+        _ => Ok(()),
     }
 }
 

@@ -75,6 +75,7 @@ impl Runs {
             Arc::clone(&self.pool),
             parent.clone(),
             minted,
+            self.values.clone(),
             Arc::clone(&context),
             common.supervisor.clone(),
         );

@@ -9,12 +9,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
+use zeroize::Zeroizing;
 
 use crate::clock::{Clock, Moment};
 use crate::lease::failure::{Class, Failure};
 use crate::lease::upstream::{
-    Answer, BoxFuture, CallId, Login, Minted, PublicKeys, ReadKey, Renewed, Signed, Source, Token, TokenSpec,
-    TransitKey,
+    Answer, BoxFuture, CallId, DataKey, Life, Login, Minted, PublicKeys, ReadKey, Renewed, Signed, Source,
+    Token, TokenSpec, TransitKey,
 };
 
 mod store;
@@ -83,6 +84,8 @@ pub enum Operation {
     Sign,
     /// The public keys of a transit key.
     PublicKeys,
+    /// A data key that a transit key wraps.
+    DataKey,
 }
 
 /// One call, as it came.
@@ -189,6 +192,12 @@ impl DevVault {
     /// Retires the versions of a transit key below `least` (`min_decryption_version`).
     pub fn retire_transit_key(&self, mount: &str, name: &str, least: u32) {
         self.state().store.transit.retire(mount, name, least);
+    }
+
+    /// What `transit/decrypt` gives for a data key that was wrapped; `None` where it was not wrapped here.
+    #[must_use]
+    pub fn unwrapped(&self, key: &TransitKey, wrapped: &str) -> Option<Zeroizing<Vec<u8>>> {
+        self.state().store.transit.unwrapped(key, wrapped)
     }
 
     /// How long a call takes from now on.
@@ -567,6 +576,22 @@ impl Source for DevVault {
             };
             let (sent, result) = self.call(call, Operation::PublicKeys, &key.name, look).await;
             result.map(|(least, keys)| PublicKeys { least, keys, sent })
+        })
+    }
+
+    fn data_key<'a>(
+        &'a self,
+        call: CallId,
+        login: &'a Token,
+        key: &'a TransitKey,
+    ) -> BoxFuture<'a, Result<Minted<DataKey>, Failure>> {
+        Box::pin(async move {
+            let wrap = |store: &mut Store, _| {
+                store.token(login)?;
+                store.transit.data_key(key)
+            };
+            let (sent, result) = self.call(call, Operation::DataKey, &key.name, wrap).await;
+            result.map(|payload| Minted { payload, sent, life: Life::Static { keep: true } })
         })
     }
 

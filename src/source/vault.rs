@@ -17,8 +17,8 @@ use vaultrs::api::token::requests::{
 
 use crate::lease::failure::{Class, Failure};
 use crate::lease::upstream::{
-    Answer, BoxFuture, CallId, Life, Minted, PublicKeys, ReadKey, Renewed, Signed, Source, Token, TokenSpec,
-    TransitKey,
+    Answer, BoxFuture, CallId, DataKey, Life, Minted, PublicKeys, ReadKey, Renewed, Signed, Source, Token,
+    TokenSpec, TransitKey,
 };
 use crate::secret::Secret;
 use crate::vault::{
@@ -471,6 +471,15 @@ impl Source for VaultSource {
         key: &'a TransitKey,
     ) -> BoxFuture<'a, Result<PublicKeys, Failure>> {
         Box::pin(self.keys(call, login, key))
+    }
+
+    fn data_key<'a>(
+        &'a self,
+        call: CallId,
+        login: &'a Token,
+        key: &'a TransitKey,
+    ) -> BoxFuture<'a, Result<Minted<DataKey>, Failure>> {
+        Box::pin(self.wrapped_key(call, login, key))
     }
 
     fn forget_connections(&self) {

@@ -35,3 +35,23 @@ pub(crate) struct CertLoginRequest {
     /// `None`: the first role that the certificate fits.
     pub(crate) name: Option<String>,
 }
+
+/// `<mount>/decrypt/<key>`, of several at once:
+/// <https://developer.hashicorp.com/vault/api-docs/secret/transit#decrypt-data>.
+#[derive(Endpoint)]
+#[endpoint(path = "/{self.mount}/decrypt/{self.name}", method = "POST")]
+pub(crate) struct DecryptRequest {
+    #[endpoint(skip)]
+    pub(crate) mount: String,
+    #[endpoint(skip)]
+    pub(crate) name: String,
+    pub(crate) batch_input: Vec<Ciphertext>,
+    /// The status of an answer that some could not be decrypted for; without it, that of a refusal of all.
+    pub(crate) partial_failure_response_code: u16,
+}
+
+/// One of several.
+#[derive(serde::Serialize)]
+pub(crate) struct Ciphertext {
+    pub(crate) ciphertext: String,
+}

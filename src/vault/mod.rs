@@ -20,6 +20,7 @@ pub(crate) mod fuzz;
 mod redirect;
 mod refusal;
 mod reply;
+mod unwrap;
 
 use std::fmt;
 use std::path::PathBuf;

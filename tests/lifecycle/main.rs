@@ -16,5 +16,6 @@ mod schema;
 mod secrets_manager;
 mod stage;
 mod trouble;
+mod values;
 mod verified;
 mod watching;

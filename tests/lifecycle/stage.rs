@@ -8,7 +8,7 @@ use tenure::audit::{self, Audit, Event, Line, Memory, Peer};
 use tenure::broker::{Asker, Broker, Denied, ReadRequest, RunRefusal};
 use tenure::caller::Caller;
 use tenure::clock::{Clock, Until};
-use tenure::lease::upstream::ReadKey;
+use tenure::lease::upstream::{ReadKey, TransitKey};
 use tenure::lease::view::Freshness;
 use tenure::metrics::Metrics;
 use tenure::policy::Admission;
@@ -65,6 +65,8 @@ pub(crate) struct Plan {
     pub(crate) task: Option<EcsTask>,
     /// The Lambda environment that the process serves.
     pub(crate) lambda: Option<Lambda>,
+    /// What wraps the key that values are hashed with; the embedded Vault has it.
+    pub(crate) value_key: Option<TransitKey>,
 }
 
 impl Default for Plan {
@@ -86,6 +88,7 @@ impl Default for Plan {
             task_token: None,
             task: None,
             lambda: None,
+            value_key: None,
         }
     }
 }
@@ -120,12 +123,24 @@ impl Stage {
     }
 
     pub(crate) async fn start(plan: Plan) -> Self {
+        Self::started(plan, true).await
+    }
+
+    /// The embedded Vault has no transit key.
+    pub(crate) async fn start_without_transit(plan: Plan) -> Self {
+        Self::started(plan, false).await
+    }
+
+    async fn started(plan: Plan, transit: bool) -> Self {
         let clock = Clock::simulated();
         let vault = DevVault::new(clock.clone(), plan.vault);
         for name in ["orders", "billing", "stock", "audit"] {
             vault.database_role(name, plan.orders);
         }
         vault.put("app", serde_json::json!({ "key": "canary-one" }));
+        if let Some(key) = plan.value_key.as_ref().filter(|_| transit) {
+            vault.rotate_transit_key(&key.mount, &key.name);
+        }
         let role = plan.role.map(|role| {
             vault.token_role("run", role);
             "run".to_owned()
@@ -164,6 +179,7 @@ impl Stage {
             watching: plan.watching,
             subject_expiry: plan.subject_expiry,
             anchor: None,
+            value_key: plan.value_key,
             limits: plan.limits,
         })
         .await

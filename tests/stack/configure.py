@@ -95,6 +95,8 @@ def _aws_auth(api: Api, server: Server, values: dict[str, str], sts: Json) -> No
         # An execution's entry step, and a task that accepts what that sealed.
         "orders-seal": {"token_policies": ["tenure-login", "tenure-subject", "tenure-seal"]},
         "orders-subject": {"token_policies": ["tenure-login", "tenure-subject"]},
+        # A broker whose log has hashes of what is served.
+        "orders-hmac": {"token_policies": ["tenure-login", "tenure-hmac"]},
         # Bound to the role's id, not its name: a role made anew under the name is refused.
         "orders-unique": {"resolve_aws_unique_ids": True},
         # Reached by AssumeRole from the task role.

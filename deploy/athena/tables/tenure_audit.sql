@@ -42,6 +42,9 @@ CREATE EXTERNAL TABLE IF NOT EXISTS tenure_audit (
   `detail` string,
   `recovered` struct<refused: bigint, dropped: bigint, failed_writes: bigint, torn_bytes: bigint, torn_file: string>,
   `previous` struct<seq: bigint, hash: string>,
+  `key` struct<mount: string, name: string, wrapped: string>,
+  `values` map<string, string>,
+  `values_omitted` bigint,
   `seq` bigint,
   `prev` string,
   `hash` string

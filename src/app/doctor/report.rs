@@ -25,6 +25,8 @@ pub enum Step {
     AuditedHeaders,
     /// The key of seals.
     SealKey,
+    /// What wraps the keys of disclosed values.
+    ValueKey,
     /// A path that must be there before the broker is ready.
     Prefetch,
     /// Where workloads reach the broker.
@@ -53,6 +55,7 @@ impl Step {
             Self::RunToken => "run token",
             Self::AuditedHeaders => "audited headers",
             Self::SealKey => "seal key",
+            Self::ValueKey => "value key",
             Self::Prefetch => "prefetch",
             Self::Listeners => "listeners",
             Self::AuditLog => "audit log",

@@ -65,6 +65,7 @@ pub(super) async fn examined(bench: &Bench<'_>, method: &Method, login: &Token, 
     confirmations(bench, login, &kinds, report).await;
     headers(bench, login, report).await;
     seal_key(bench, login, report).await;
+    value_key(bench, login, report).await;
 }
 
 /// Whether the login token can look itself up and be renewed.
@@ -266,6 +267,27 @@ async fn seal_key(bench: &Bench<'_>, login: &Token, report: &mut Report) {
                 format!("vault write -f {place} type=ed25519"),
             );
             report.wrong(Step::SealKey, failure.message, cure);
+        }
+    }
+}
+
+async fn value_key(bench: &Bench<'_>, login: &Token, report: &mut Report) {
+    let Some(key) = crate::app::value_key(&bench.doctor.config) else { return };
+    let place = format!("{}/datakey/plaintext/{}", key.mount, key.name);
+    match bench.source.data_key(bench.call(), login, &key).await {
+        Ok(_) => {
+            report.good(Step::ValueKey, format!("{}/keys/{}: it wraps a key", key.mount, key.name));
+        }
+        Err(failure) if failure.class == Class::Forbidden => {
+            let cure = cure::policy("The login token may not have a data key made", &place, "update");
+            report.wrong(Step::ValueKey, failure.message, cure);
+        }
+        Err(failure) => {
+            let cure = Cure::new(
+                "Correct audit.hmac, or make the key:",
+                format!("vault write -f {}/keys/{} type=aes256-gcm96", key.mount, key.name),
+            );
+            report.wrong(Step::ValueKey, failure.message, cure);
         }
     }
 }

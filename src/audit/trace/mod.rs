@@ -27,6 +27,7 @@ pub mod output;
 mod read;
 pub mod report;
 mod select;
+pub mod served;
 mod survey;
 #[cfg(test)]
 mod tests;

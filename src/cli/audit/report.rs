@@ -29,7 +29,7 @@ pub(crate) struct ReportArgs {
 }
 
 pub(super) fn report(args: &ReportArgs, session: &Session) -> Output {
-    let (since, until) = match args.common.times(session) {
+    let (since, until) = match args.common.times.read(session) {
         Ok(times) => times,
         Err(output) => return output,
     };

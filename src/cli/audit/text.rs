@@ -35,7 +35,7 @@ fn title(screen: Screen, text: &str, out: &mut String) {
     out.push('\n');
 }
 
-fn heads(names: &[&str]) -> Vec<Cell> {
+pub(super) fn heads(names: &[&str]) -> Vec<Cell> {
     names.iter().map(|name| Cell::new(name, Paint::Dim)).collect()
 }
 
@@ -219,7 +219,7 @@ fn place(place: Place, files: &[FileSeen]) -> String {
 }
 
 /// `orders:0f1e` of an execution's ARN.
-fn short_arn(arn: &str) -> &str {
+pub(super) fn short_arn(arn: &str) -> &str {
     let at = arn.match_indices(':').nth(5).map_or(0, |(at, _)| at + 1);
     &arn[at..]
 }

@@ -58,15 +58,22 @@ struct Selected {
     run: Option<String>,
 }
 
+/// From when until when.
+#[derive(Args, Debug)]
+pub(super) struct Times {
+    /// Nothing before: RFC 3339, or so long ago, such as 30d or 2h
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
+    /// Nothing after: RFC 3339, or so long ago
+    #[arg(long, value_name = "TIME")]
+    until: Option<String>,
+}
+
 /// What a trace and a report have alike.
 #[derive(Args, Debug)]
 pub(super) struct Common {
-    /// Nothing before: RFC 3339, or so long ago, such as 30d or 2h
-    #[arg(long, value_name = "TIME")]
-    pub(super) since: Option<String>,
-    /// Nothing after: RFC 3339, or so long ago
-    #[arg(long, value_name = "TIME")]
-    pub(super) until: Option<String>,
+    #[command(flatten)]
+    pub(super) times: Times,
     /// A secret that was read on behalf of an unverified subject is an error
     #[arg(long)]
     pub(super) require_verified_subject: bool,
@@ -78,9 +85,9 @@ pub(super) struct Common {
     pub(super) html: Option<PathBuf>,
 }
 
-impl Common {
+impl Times {
     /// The times, from words.
-    pub(super) fn times(&self, session: &Session) -> Result<(Option<At>, Option<At>), Output> {
+    pub(super) fn read(&self, session: &Session) -> Result<(Option<At>, Option<At>), Output> {
         let now = session.clock.now();
         let read = |option: &str, said: &Option<String>| {
             match said {
@@ -99,7 +106,9 @@ impl Common {
         }
         Ok((since, until))
     }
+}
 
+impl Common {
     pub(super) fn rules(&self) -> Rules {
         Rules { verified_subjects: self.require_verified_subject }
     }
@@ -171,7 +180,7 @@ impl Drop for Told {
 }
 
 pub(super) fn trace(args: &TraceArgs, session: &Session) -> Output {
-    let (since, until) = match args.common.times(session) {
+    let (since, until) = match args.common.times.read(session) {
         Ok(times) => times,
         Err(output) => return output,
     };
