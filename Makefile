@@ -75,7 +75,7 @@ $(CARGO_DENY):
 ## Measures beside a reference, in the same run, Vault Proxy among them where `make setup` has built Vault; and what
 ## readers see of each fault.
 bench:
-	cargo bench --locked --bench audit --bench lambda --bench leases --bench read --bench runs
+	cargo bench --locked --bench audit --bench lambda --bench leases --bench read --bench runs --bench trace
 	cargo test --locked --test faults -- --nocapture
 
 ## The Lambda layers of both architectures, and that they are small; `deploy/lambda` says what to do with them.
