@@ -4,9 +4,10 @@
 CARGO_DENY := target/tools/bin/cargo-deny
 CARGO_DENY_VERSION := 0.20.2
 PYTHON ?= python3
-# Every integration test: a file, or a folder with a main.rs. But not the one that needs the real parts, and not the one
-# that waits for frozen processes most of the time.
-IN_PROCESS := $(filter-out stack lambda,$(patsubst tests/%.rs,%,$(wildcard tests/*.rs)) $(patsubst tests/%/main.rs,%,$(wildcard tests/*/main.rs)))
+# Integration tests that wait most of the time, for frozen processes and for time-outs.
+WAITING := lambda posture
+# All others: a file, or a folder with a main.rs. But not the one that needs the real parts.
+IN_PROCESS := $(filter-out stack $(WAITING),$(patsubst tests/%.rs,%,$(wildcard tests/*.rs)) $(patsubst tests/%/main.rs,%,$(wildcard tests/*/main.rs)))
 
 .PHONY: test format lint docs unit fuzz fuzz-build fuzz-smoke real stack setup deny bench demo clean
 
@@ -26,7 +27,7 @@ docs:
 unit:
 	cargo test --locked --lib --bins
 	cargo test --locked $(IN_PROCESS:%=--test %)
-	cargo test --locked --test lambda -- --test-threads=8
+	cargo test --locked $(WAITING:%=--test %) -- --test-threads=8
 
 ## Fuzzes each target for so many seconds; what is found anew is kept in target/fuzz. One of them: FUZZ=door.
 FUZZ ?= $(patsubst fuzz/targets/%.rs,%,$(wildcard fuzz/targets/*.rs))

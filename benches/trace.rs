@@ -1,20 +1,27 @@
 //! What the auditor's commands cost at size: a gigabyte of logs that is made here, half of it a broker's and half of it
-//! Vault's, traced for one execution and summed up. The commands run as processes of their own, and their CPU time and their
+//! Vault's, traced for one execution, searched for a value and summed up. The commands run as processes of their own, and their CPU time and their
 //! greatest resident memory are the kernel's word.
 //!
 //! `cargo bench --bench trace` takes a few minutes, most of them to make the logs; `TENURE_BENCH_MIB` sets their size.
 
 use std::fmt::Write as _;
 use std::fs::File;
-use std::io::{BufWriter, Write as _};
+use std::io::{BufWriter, Read as _, Write as _};
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use tenure::audit::{Audit, Config, Entry, Event, Peer, Run, RunStamp, Source};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use tenure::audit::{Audit, Config, Entry, Event, Peer, Run, RunStamp, Source, ValueKey, WrappedKey};
 use tenure::clock::Clock;
+use tenure::secret::Secret;
 
 type Failed = Box<dyn std::error::Error + Send + Sync>;
+
+/// What values are hashed with.
+const KEY: [u8; 32] = [7; 32];
 
 /// Cached reads of each run, beside its other lines.
 const READS: u64 = 8;
@@ -32,16 +39,21 @@ fn main() -> Result<(), Failed> {
     let (ours, theirs) = (size("broker.jsonl"), size("vault.log"));
     println!("{} MiB of a broker's log ({runs} runs), {} MiB of Vault's", ours >> 20, theirs >> 20);
     let arn = execution(runs / 2);
+    let value = dir.path().with_extension("value").display().to_string();
+    std::fs::write(&value, format!("password-{}", runs / 2))?;
+    let unwraps = unwraps()?;
     for (name, words) in [
         ("trace of one execution", &["trace", "--execution", &arn][..]),
         (
             "trace of no execution that there is",
             &["trace", "--execution", "arn:aws:states:x:1:execution:none:0"],
         ),
+        ("match", &["match", "--value-file", &value]),
         ("report", &["report"]),
     ] {
-        measure(name, words, dir.path(), ours + theirs)?;
+        measure(name, words, dir.path(), ours + theirs, &unwraps)?;
     }
+    std::fs::remove_file(value)?;
     Ok(())
 }
 
@@ -55,6 +67,13 @@ async fn broker(path: &Path, bytes: u64) -> Result<u64, Failed> {
     let clock = Clock::system();
     let peer = Peer::unix(1000, 1000, Some(4_242));
     let (mut runs, mut request) = (0, 0);
+    let key = ValueKey::new(&KEY);
+    let wrapped = WrappedKey {
+        mount: "transit".into(),
+        name: "tenure-audit".into(),
+        wrapped: "vault:v1:of-a-bench".into(),
+    };
+    audit.note(&Entry::done(Event::AuditKey).key(&wrapped));
     while std::fs::metadata(path).map_or(0, |meta| meta.len()) < bytes {
         for _ in 0..500 {
             let run = Run {
@@ -90,12 +109,15 @@ async fn broker(path: &Path, bytes: u64) -> Result<u64, Failed> {
                     .lease_id(&lease)
                     .expires(ends),
             );
+            let data = format!(r#"{{"username":"v-orders-{runs}","password":"password-{runs}"}}"#);
+            let values = Secret::new(data.into_bytes()).hashed(&key).ok_or("no values")?;
             for number in 0..READS {
                 let source = if number == 0 { Source::Vault } else { Source::Cache };
                 let read =
                     Entry::granted(Event::Read).run(&stamp).caller(&peer).door("vault/unix").path(path);
                 let read =
                     read.source(source).request(&minted).lease_id(&lease).expires(ends).policy("orders-read");
+                let read = read.values(&values);
                 let _receipt = audit.record(&read).await?;
             }
             audit.note(&Entry::done(Event::RunEnd).run(&stamp).detail("it was ended"));
@@ -146,13 +168,35 @@ fn vault(path: &Path, bytes: u64, runs: u64, time: &str) -> Result<(), Failed> {
     Ok(())
 }
 
-fn measure(name: &str, words: &[&str], logs: &Path, bytes: u64) -> Result<(), Failed> {
+/// The address of what unwraps one key, as Vault does.
+fn unwraps() -> Result<String, Failed> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let address = format!("http://{}", listener.local_addr()?);
+    let body = format!(r#"{{"data":{{"batch_results":[{{"plaintext":"{}"}}]}}}}"#, STANDARD.encode(KEY));
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let mut stream = stream;
+            let mut asked = [0; 8192];
+            let read = stream.read(&mut asked);
+            let head =
+                "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length";
+            if read.is_ok() {
+                let _ = write!(stream, "{head}: {}\r\n\r\n{body}", body.len());
+            }
+        }
+    });
+    Ok(address)
+}
+
+fn measure(name: &str, words: &[&str], logs: &Path, bytes: u64, vault: &str) -> Result<(), Failed> {
     let clock = Clock::system();
     let began = clock.now();
     let mut child = Command::new(env!("CARGO_BIN_EXE_tenure"))
         .arg("audit")
         .args(words)
         .arg(logs)
+        .env("VAULT_ADDR", vault)
+        .env("VAULT_TOKEN", "of-an-auditor")
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::inherit())
