@@ -47,7 +47,7 @@
 //! | [`vault`], [`identity`], [`source`] | adapters: the client to Vault, the logins (AWS IAM and others), Vault as a source, and a small Vault in memory |
 //! | [`workflow`], [`subject`] | adapters: Step Functions and the ECS task metadata endpoint; whose tokens are believed |
 //! | [`config`] | file, environment and flags, checked as a whole |
-//! | [`app`] | the composition: the only module that names adapters |
+//! | [`app`] | the composition: the only module that names adapters, but for what an auditor's command asks without a broker |
 //! | [`demo`], [`dev`] | the broker on a small Vault in memory: to look at, and to develop against |
 //! | [`lambda`] | the broker as a Lambda extension, in the life cycle of a function |
 //! | [`cli`] | the commands |

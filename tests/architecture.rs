@@ -63,7 +63,11 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     ("dev", &["app", "audit", "config", "demo", "init", "lease", "source"]),
     ("lambda", &["app", "broker", "config", "lease", "run", "runs", "supervise"]),
-    ("cli", &["lambda", "app", "audit", "config", "demo", "dev", "init", "run"]),
+    // What an auditor asks of Vault and of Step Functions is asked without a broker.
+    (
+        "cli",
+        &["lambda", "app", "audit", "config", "demo", "dev", "init", "lease", "run", "vault", "workflow"],
+    ),
     ("main", &["cli"]),
     ("bin", &["cli"]),
     // Compiled for tests and the fuzzer alone.
