@@ -12,6 +12,7 @@ use crate::audit;
 use crate::audit::verify::anchored::{Anchored, Anchors, Comparison};
 use crate::causes::causes;
 
+mod histories;
 mod report;
 mod text;
 mod trace;

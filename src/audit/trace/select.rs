@@ -261,6 +261,10 @@ impl Chosen {
         self.runs.as_ref().is_none_or(|runs| runs.contains(run))
     }
 
+    pub(super) fn executions(&self) -> impl Iterator<Item = &str> {
+        self.executions.iter().map(|arn| &**arn)
+    }
+
     pub(super) fn has_execution(&self, arn: &str) -> bool {
         self.runs.is_none() || self.executions.contains(arn)
     }

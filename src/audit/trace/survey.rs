@@ -29,8 +29,12 @@ use super::report::Tally;
 use super::select::{Choice, Chosen, Selection};
 use super::{Progress, TraceError};
 use crate::audit::{Line, verify};
+use fetched::Fetching;
 
+mod fetched;
 mod in_vault;
+
+pub use fetched::MOST_HISTORIES;
 
 /// No more lines are shown of one selection.
 pub const MOST_LINES: usize = 50_000;
@@ -79,6 +83,8 @@ pub(super) struct Survey<'a> {
     pub(super) histories_unknown: u64,
     /// What a report counts.
     pub(super) tally: Option<Tally>,
+    /// Histories that none of the files is.
+    pub(super) fetching: Fetching<'a>,
     progress: &'a mut dyn FnMut(Progress),
     read: u64,
 }
@@ -110,6 +116,7 @@ impl<'a> Survey<'a> {
             vault_covers: None,
             histories_unknown: 0,
             tally: None,
+            fetching: Fetching::default(),
             progress,
             read: 0,
         }
@@ -215,6 +222,7 @@ impl<'a> Survey<'a> {
                         Ok(history) => {
                             this.files[file].histories += u64::from(first);
                             choice.history(&history);
+                            this.fetching.given(&history);
                         }
                         Err(why) if first => this.skip(at, why),
                         Err(_) => {}
@@ -224,6 +232,7 @@ impl<'a> Survey<'a> {
                 }
             })?;
             first = false;
+            self.fetch_below(&mut choice)?;
             if !choice.grew() {
                 break;
             }
@@ -309,7 +318,8 @@ impl<'a> Survey<'a> {
         if too_many {
             return Err(TraceError::TooMany);
         }
-        self.read_histories()
+        self.read_histories()?;
+        self.fetch_rest()
     }
 
     /// After the runs: their executions are known then.

@@ -8,9 +8,10 @@ use serde::Serialize;
 
 use super::super::screen::Screen;
 use super::super::{Output, Session};
+use super::histories::Histories;
 use super::text;
 use crate::audit::trace::output::{Finding, Severity};
-use crate::audit::trace::{At, Progress, Rules, Selection, TraceError, html, trace as follow};
+use crate::audit::trace::{At, Fetch, Progress, Rules, Selection, TraceError, html, trace_and_fetch};
 
 /// Trace runs through the logs of brokers, Vault and Step Functions
 #[derive(Args, Debug)]
@@ -18,13 +19,19 @@ use crate::audit::trace::{At, Progress, Rules, Selection, TraceError, html, trac
     long_about = "Trace runs through the logs of brokers, of Vault or OpenBao, and through histories of Step Functions: one \
         timeline, joined by the ids that they share, and what they do not explain. Files may be plain or gzip, in any order, \
         and mixed: what a line is, is told from the line. A history is what `aws stepfunctions get-execution-history` \
-        prints, all of it.\n\n\
+        prints, all of it; with --fetch-histories those that are not among the files are asked of Step Functions: of the \
+        execution that is selected and those that it started, else of those of the selected runs, 500 at most. It is asked \
+        with the AWS credentials of the environment, in the region that the ARN names, and must allow \
+        states:GetExecutionHistory. What cannot be had of an execution (express ones keep no history, others none after 90 \
+        days; access may be denied) is a finding, and the trace is made without; where Step Functions cannot be asked at \
+        all there is no trace.\n\n\
         Options that select are combined: a run is shown if all of them are true of it. Executions are shown with those that \
         they started, runs with those that they registered; without any option, everything is.\n\n\
         No secret is shown: no data of requests and answers, no input or output of a state.\n\n\
         Exit code: 0 nothing of note, 1 findings of severity error, 2 wrong usage or unreadable input.",
     after_long_help = "Examples:\n  \
         tenure audit trace --execution arn:aws:states:eu-west-1:123456789012:execution:orders:0f1e /var/log/audit/\n  \
+        tenure audit trace --fetch-histories --run run-0123456789abcdef /var/log/audit/\n  \
         tenure audit trace --subject ada --since 7d --json tenure/*.jsonl vault/*.log.gz | jq .findings\n  \
         tenure audit trace --path database/creds/orders --html trace.html logs/"
 )]
@@ -34,6 +41,9 @@ pub(crate) struct TraceArgs {
     files: Vec<PathBuf>,
     #[command(flatten)]
     selected: Selected,
+    /// Ask Step Functions for the histories that are not among the files
+    #[arg(long)]
+    fetch_histories: bool,
     #[command(flatten)]
     common: Common,
 }
@@ -191,8 +201,15 @@ pub(super) fn trace(args: &TraceArgs, session: &Session) -> Output {
     let now = At::new(session.clock.now().wall());
     let mut told = Told::new(session.screen);
     let mut stdin = std::io::stdin().lock();
-    let found =
-        follow(&args.files, &mut stdin, &selection, args.common.rules(), now, &mut |at| told.tell(at));
+    let mut histories = match args.fetch_histories.then(|| Histories::new(session)).transpose() {
+        Ok(histories) => histories,
+        Err(output) => return output,
+    };
+    let mut ask = histories.as_mut().map(|histories| |arn: &str| histories.fetch(arn));
+    let fetch = ask.as_mut().map(|ask| ask as &mut Fetch<'_>);
+    let mut tell = |at| told.tell(at);
+    let rules = args.common.rules();
+    let found = trace_and_fetch(&args.files, &mut stdin, &selection, rules, now, &mut tell, fetch);
     drop(told);
     match found {
         Ok(trace) => args.common.output(
