@@ -3,7 +3,9 @@
 //!
 //! **What joins.** The broker's line has what it sent as `X-Tenure-Request`, Vault's line has that header where it is audited;
 //! Vault's `request.id`; the run, which the run token's metadata names in Vault's log; the execution that both name, which the
-//! history is of. Accessors are HMACs in Vault's log, and are compared with each other alone.
+//! history is of; and accessors. These are HMACs in Vault's log and compared with each other: so a request that somebody made
+//! about a run's token belongs to the run. One that an auditor holds is turned into its HMAC by Vault (`sys/audit-hash`), by the
+//! caller.
 //!
 //! **What is found** is said in [`output::FindingKind`], how a bypass is told in [`foreign`]. A trace is no stronger than the
 //! logs: a broker that lies in its own lines is caught where Vault's log says otherwise, and nobody else's lies are.

@@ -73,6 +73,8 @@ pub(super) struct Survey<'a> {
     pub(super) records: Option<Vec<(At, Place, Record)>>,
     pub(super) histories: Vec<HistorySeen>,
     pub(super) logins: Logins,
+    /// The accessors of the tokens of chosen runs, as Vault's log shows them, and whose they are.
+    tokens: HashMap<Box<str>, Box<str>>,
     pub(super) foreign: BTreeMap<Key, Foreign>,
     pub(super) seen: HashMap<(u32, u64), Seen>,
     /// Whether a request of Vault's log carries `X-Tenure-Request`.
@@ -110,6 +112,7 @@ impl<'a> Survey<'a> {
             records: keep.then(Vec::new),
             histories: Vec::new(),
             logins: Logins::default(),
+            tokens: HashMap::new(),
             foreign: BTreeMap::new(),
             seen: HashMap::new(),
             headers_are_audited: false,
@@ -309,6 +312,7 @@ impl<'a> Survey<'a> {
                         && line.is_answer
                         && line.error.is_none()
                     {
+                        this.know_token(&line);
                         this.logins.take(&line);
                     }
                 }
