@@ -12,11 +12,11 @@ use crate::audit;
 use crate::audit::verify::anchored::{Anchored, Anchors, Comparison};
 use crate::causes::causes;
 
+mod accessors;
 mod histories;
 mod report;
 mod text;
 mod trace;
-#[expect(dead_code, reason = "what asks Vault comes next")]
 mod vault;
 
 #[derive(Debug, Subcommand)]

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::super::screen::Screen;
 use super::super::{Output, Session};
+use super::accessors;
 use super::histories::Histories;
 use super::text;
 use crate::audit::trace::output::{Finding, Severity};
@@ -27,12 +28,16 @@ use crate::audit::trace::{At, Fetch, Progress, Rules, Selection, TraceError, htm
         all there is no trace.\n\n\
         Options that select are combined: a run is shown if all of them are true of it. Executions are shown with those that \
         they started, runs with those that they registered; without any option, everything is.\n\n\
+        Vault's log shows accessors as HMACs: for one that is held in plain, from a list of them, an alert or a broker's journal \
+        of orphans, --audit-hash asks sys/audit-hash of that device, with VAULT_ADDR, VAULT_TOKEN (or what `vault login` left), \
+        VAULT_NAMESPACE and the certificates that `vault` reads. A device with hmac_accessor=false needs none.\n\n\
         No secret is shown: no data of requests and answers, no input or output of a state.\n\n\
         Exit code: 0 nothing of note, 1 findings of severity error, 2 wrong usage or unreadable input.",
     after_long_help = "Examples:\n  \
         tenure audit trace --execution arn:aws:states:eu-west-1:123456789012:execution:orders:0f1e /var/log/audit/\n  \
         tenure audit trace --fetch-histories --run run-0123456789abcdef /var/log/audit/\n  \
         tenure audit trace --subject ada --since 7d --json tenure/*.jsonl vault/*.log.gz | jq .findings\n  \
+        tenure audit trace --accessor hHn3sIvVbC1yNrMdcUUXy5pM --audit-hash file vault/*.log.gz /var/log/audit/\n  \
         tenure audit trace --path database/creds/orders --html trace.html logs/"
 )]
 pub(crate) struct TraceArgs {
@@ -66,6 +71,12 @@ struct Selected {
     /// A run, with those that it registered
     #[arg(long, value_name = "ID")]
     run: Option<String>,
+    /// A token's accessor, with the run whose token it is; hmac-sha256:… as Vault's log shows it
+    #[arg(long, value_name = "ACCESSOR")]
+    accessor: Option<String>,
+    /// The audit device whose log is given: Vault is asked for the accessor's HMAC; several times for several
+    #[arg(long, value_name = "DEVICE", requires = "accessor")]
+    audit_hash: Vec<String>,
 }
 
 /// What a trace and a report have alike.
@@ -185,13 +196,19 @@ pub(super) fn trace(args: &TraceArgs, session: &Session) -> Output {
         Ok(times) => times,
         Err(output) => return output,
     };
-    let Selected { execution, subject, lease, path, run } = &args.selected;
+    let Selected { execution, subject, lease, path, run, accessor, audit_hash } = &args.selected;
+    let accessors = match accessor.as_deref().map(|it| accessors::forms(it, audit_hash, session)).transpose()
+    {
+        Ok(forms) => forms.unwrap_or_default(),
+        Err(output) => return output,
+    };
     let selection = Selection {
         execution: execution.clone(),
         subject: subject.clone(),
         lease: lease.clone(),
         path: path.as_deref().map(|path| path.trim_start_matches('/').trim_start_matches("v1/").to_owned()),
         run: run.clone(),
+        accessors,
         since,
         until,
     };
