@@ -17,8 +17,8 @@ use crate::run::arn::{ExecutionArn, Flow};
 /// For one page, with all that is tried for it.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// How often a page is asked for, with pauses of 1, 2, 4 s and so on, 20 s at most.
-const TRIES: u32 = 8;
+/// How often a page is asked for, with pauses of up to 1, 2, 4 s and so on: half a minute at most, most often half of that.
+const TRIES: u32 = 6;
 
 /// No more pages are read of one history. It has at most 25,000 events, and pages with data may be smaller than asked for.
 const PAGES: usize = 250;

@@ -13,6 +13,7 @@ use super::histories::Histories;
 use super::text;
 use crate::audit::trace::output::{Finding, Severity};
 use crate::audit::trace::{At, Fetch, Progress, Rules, Selection, TraceError, html, trace_and_fetch};
+use crate::run::arn::ExecutionArn;
 
 /// Trace runs through the logs of brokers, Vault and Step Functions
 #[derive(Args, Debug)]
@@ -32,7 +33,7 @@ use crate::audit::trace::{At, Fetch, Progress, Rules, Selection, TraceError, htm
         of orphans, --audit-hash asks sys/audit-hash of that device, with VAULT_ADDR, VAULT_TOKEN (or what `vault login` left), \
         VAULT_NAMESPACE and the certificates that `vault` reads. A device with hmac_accessor=false needs none.\n\n\
         No secret is shown: no data of requests and answers, no input or output of a state.\n\n\
-        Exit code: 0 nothing of note, 1 findings of severity error, 2 wrong usage or unreadable input.",
+        Exit code: 0 nothing of note, 1 findings of severity error, 2 wrong usage, unreadable input, or nobody to ask.",
     after_long_help = "Examples:\n  \
         tenure audit trace --execution arn:aws:states:eu-west-1:123456789012:execution:orders:0f1e /var/log/audit/\n  \
         tenure audit trace --fetch-histories --run run-0123456789abcdef /var/log/audit/\n  \
@@ -216,6 +217,11 @@ pub(super) fn trace(args: &TraceArgs, session: &Session) -> Output {
         return Output::failed(2, "-: standard input is a terminal; give files, or redirect a log to it");
     }
     let now = At::new(session.clock.now().wall());
+    if let Some(Err(error)) =
+        execution.as_deref().filter(|_| args.fetch_histories).map(str::parse::<ExecutionArn>)
+    {
+        return Output::failed(2, &format!("--execution: {error}"));
+    }
     let mut told = Told::new(session.screen);
     let mut stdin = std::io::stdin().lock();
     let mut histories = match args.fetch_histories.then(|| Histories::new(session)).transpose() {
