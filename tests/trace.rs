@@ -174,3 +174,25 @@ async fn lines_are_found_within_what_they_were_collected_in() {
         }
     }
 }
+
+#[test]
+fn what_is_to_be_asked_of_others_is_checked_before() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let log = folder.path().join("log");
+    std::fs::write(&log, "").expect("a file");
+    let log = log.display().to_string();
+    for (words, says) in [
+        (&["--fetch-histories", "--execution", "orders"][..], "\"orders\" is not the ARN of an execution"),
+        (&["--accessor", "hvs.canary"], "revoke it"),
+        (&["--accessor", "a1", "--audit-hash", "file"], "set VAULT_TOKEN"),
+        (&["--audit-hash", "file"], "--accessor"),
+    ] {
+        let (code, out, err) = tenure(&[&["trace"], words, &[&*log]].concat(), Stdio::null());
+        assert!(code == 2 && out.is_empty() && err.contains(says), "{words:?}: {code} {out} {err}");
+        assert!(!err.contains("canary"), "{err}");
+    }
+    let express = EXECUTION.replace("execution", "express") + ":0b-1";
+    let words = ["trace", "--fetch-histories", "--execution", &express, &log];
+    let (code, out, err) = tenure(&words, Stdio::null());
+    assert!(code == 0 && out.contains("it is an express execution"), "{code} {out} {err}");
+}

@@ -1,6 +1,7 @@
-# For an auditor who asks whether a value was served (`tenure audit match`): unwrap the keys
-# of the hashes. With these and the log, guessable values can be guessed: give it to those
-# who may know what was served, and to no broker.
-path "transit/decrypt/tenure-audit" {
+# What an auditor's own token needs for `tenure audit trace --audit-hash file`: to be told how
+# the audit device `file` shows an accessor. It discloses nothing: only who has the accessor
+# can ask for it.
+
+path "sys/audit-hash/file" {
   capabilities = ["update"]
 }

@@ -12,6 +12,8 @@ use crate::audit;
 use crate::audit::verify::anchored::{Anchored, Anchors, Comparison};
 use crate::causes::causes;
 
+mod accessors;
+mod histories;
 mod matched;
 mod report;
 mod text;

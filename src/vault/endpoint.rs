@@ -25,6 +25,15 @@ pub(crate) struct CapabilitiesRequest {
     pub(crate) paths: Vec<String>,
 }
 
+/// `sys/audit-hash/<device>`: <https://developer.hashicorp.com/vault/api-docs/system/audit-hash>.
+#[derive(Endpoint)]
+#[endpoint(path = "/sys/audit-hash/{self.device}", method = "POST")]
+pub(crate) struct AuditHashRequest {
+    #[endpoint(skip)]
+    pub(crate) device: String,
+    pub(crate) input: String,
+}
+
 /// `auth/<mount>/login` of the certificate method, which calls the role `name`:
 /// <https://developer.hashicorp.com/vault/api-docs/auth/cert#login-with-tls-certificate-method>.
 #[derive(Endpoint)]

@@ -41,7 +41,7 @@ use zeroize::Zeroizing;
 pub(crate) use self::answer::{Auth, Envelope, looked_up};
 use self::consistency::Consistency;
 pub(crate) use self::endpoint::{
-    CapabilitiesRequest, CertLoginRequest, LookupLeaseRequest, RenewLeaseRequest,
+    AuditHashRequest, CapabilitiesRequest, CertLoginRequest, LookupLeaseRequest, RenewLeaseRequest,
 };
 pub use self::reply::Reply;
 pub(crate) use self::reply::advised;

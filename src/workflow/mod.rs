@@ -1,11 +1,13 @@
 //! What AWS knows of a run: Step Functions, asked with the task's own role, and the ECS task metadata endpoint.
 //!
 //! Nothing is looked up or connected to before the first call. A call is tried once: whoever asks knows when to ask
-//! again, and keeps to a budget ([`crate::run::budget`]).
+//! again, and keeps to a budget ([`crate::run::budget`]). An auditor's command, which asks for whole histories ([`past`]), has
+//! nobody to ask again for it: it waits as AWS's tools do.
 
 pub mod ecs;
 mod evidence;
 mod history;
+pub mod past;
 mod refusal;
 
 use std::collections::HashMap;
@@ -63,6 +65,10 @@ struct Inner {
     /// One for each region that executions are in; `None`: the heartbeats'.
     clients: Mutex<HashMap<Option<String>, Client>>,
     patience: Duration,
+    /// How often a call is tried, with pauses as AWS's tools make them.
+    tries: u32,
+    /// Who needs the permissions, for messages.
+    whose: &'static str,
 }
 
 impl fmt::Debug for StepFunctions {
@@ -78,15 +84,17 @@ impl StepFunctions {
     /// ARN names. `AWS_ENDPOINT_URL_SFN` and `AWS_ENDPOINT_URL` name another endpoint, for every region.
     #[must_use]
     pub fn new(region: Option<String>) -> Self {
-        Self::made(region.map(Region::new), OnceCell::new(), PATIENCE)
+        Self::made(region.map(Region::new), OnceCell::new(), PATIENCE, 1)
     }
 
-    fn made(region: Option<Region>, loaded: OnceCell<SdkConfig>, patience: Duration) -> Self {
+    fn made(region: Option<Region>, loaded: OnceCell<SdkConfig>, patience: Duration, tries: u32) -> Self {
         Self(Arc::new(Inner {
             region,
             loaded: Mutex::new(Arc::new(loaded)),
             clients: Mutex::default(),
             patience,
+            tries,
+            whose: if tries > 1 { "whoever runs this" } else { "the task's role" },
         }))
     }
 
@@ -108,7 +116,10 @@ impl StepFunctions {
         })?;
         let config = aws_sdk_sfn::config::Builder::from(&loaded)
             .region(region)
-            .retry_config(RetryConfig::disabled())
+            .retry_config(match self.0.tries {
+                0 | 1 => RetryConfig::disabled(),
+                tries => RetryConfig::standard().with_max_attempts(tries),
+            })
             .timeout_config(TimeoutConfig::builder().connect_timeout(CONNECT).build())
             .build();
         let client = Client::from_conf(config);
@@ -168,6 +179,7 @@ impl StepFunctions {
             action: "SendTaskHeartbeat",
             resource: "\"*\" (or, for the tokens of one state machine, on its ARN)",
             token: Some(task_token),
+            whose: self.0.whose,
         };
         let call = async {
             let client = self.client(None).await?;
@@ -186,7 +198,8 @@ impl StepFunctions {
 
     async fn status(&self, execution: &ExecutionArn) -> Result<Option<ExecutionStatus>, Failure> {
         let resource = all_of(execution);
-        let asked = Asked { action: "DescribeExecution", resource: &resource, token: None };
+        let whose = self.0.whose;
+        let asked = Asked { action: "DescribeExecution", resource: &resource, token: None, whose };
         let call = async {
             let client = self.client(Some(execution.region())).await?;
             // Its input and output are no business of ours, and to decrypt them would take a permission.
@@ -207,7 +220,8 @@ impl StepFunctions {
 
     async fn judged(&self, execution: &ExecutionArn, claim: Claim<'_>) -> Result<Evidence, Failure> {
         let resource = all_of(execution);
-        let asked = Asked { action: "GetExecutionHistory", resource: &resource, token: claim.task_token };
+        let token = claim.task_token;
+        let asked = Asked { action: "GetExecutionHistory", resource: &resource, token, whose: self.0.whose };
         let mut events = Vec::new();
         let mut next = None;
         for _ in 0..PAGES {

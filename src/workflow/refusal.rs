@@ -25,6 +25,8 @@ pub(super) struct Asked<'a> {
     pub(super) resource: &'a str,
     /// The token that was sent, which no message may repeat.
     pub(super) token: Option<&'a Credential>,
+    /// Who must be allowed to.
+    pub(super) whose: &'static str,
 }
 
 /// What AWS calls the error, if it was Step Functions that answered.
@@ -79,7 +81,7 @@ where
 
 /// Step Functions, or what stands in for it, said no.
 fn refused<E: ProvideErrorMetadata>(asked: &Asked<'_>, error: &SdkError<E, HttpResponse>) -> (Class, String) {
-    let Asked { action, resource, .. } = asked;
+    let Asked { action, resource, whose, .. } = asked;
     let Some(code) = code(error) else { return unexplained(error) };
     let said = said(error);
     let with = |what: &str| {
@@ -89,15 +91,15 @@ fn refused<E: ProvideErrorMetadata>(asked: &Asked<'_>, error: &SdkError<E, HttpR
         "AccessDeniedException" | "AccessDenied" | "NotAuthorized" => (
             Class::Denied,
             with(&format!(
-                "Allow states:{action} on {resource} in the IAM policy of the task's role, and in that of the VPC \
-                 endpoint, if there is one"
+                "Allow states:{action} on {resource} in the IAM policy of {whose}, and in that of the VPC endpoint, if \
+                 there is one"
             )),
         ),
         "KmsAccessDeniedException" => (
             Class::Denied,
-            with(
-                "The state machine is encrypted with a key of yours: allow kms:Decrypt on it to the task's role",
-            ),
+            with(&format!(
+                "The state machine is encrypted with a key of yours: allow kms:Decrypt on it to {whose}"
+            )),
         ),
         "KmsInvalidStateException" => (
             Class::Permanent,

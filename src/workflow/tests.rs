@@ -17,7 +17,7 @@ async fn at(server: &FakeVault) -> StepFunctions {
         .endpoint_url(&server.address)
         .load()
         .await;
-    StepFunctions::made(None, OnceCell::new_with(Some(config)), Duration::from_millis(700))
+    StepFunctions::made(None, OnceCell::new_with(Some(config)), Duration::from_millis(700), 1)
 }
 
 fn arn(text: &str) -> ExecutionArn {
@@ -211,7 +211,7 @@ async fn without_credentials_it_says_so_and_looks_again_the_next_time() {
     );
     let functions = at(&server).await;
     let loaded = functions.loaded().await.into_builder().credentials_provider(none).build();
-    let functions = StepFunctions::made(None, OnceCell::new_with(Some(loaded)), PATIENCE);
+    let functions = StepFunctions::made(None, OnceCell::new_with(Some(loaded)), PATIENCE, 1);
     let failure = functions.heartbeat(&token()).await.expect_err("unsigned");
     assert_eq!(failure.class, Class::Transient);
     assert!(failure.message.contains("AWS gave no credentials"), "{failure}");

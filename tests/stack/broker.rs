@@ -369,10 +369,16 @@ impl Broker<'_> {
     /// A command of `tenure` beside the running one: exit code, stdout, stderr.
     #[track_caller]
     pub(crate) fn tenure(&self, words: &[&str]) -> (i32, String, String) {
+        self.tenure_with(words, &[])
+    }
+
+    /// The same, with more variables.
+    pub(crate) fn tenure_with(&self, words: &[&str], vars: &[(&str, &str)]) -> (i32, String, String) {
         let output = Command::new(TENURE)
             .args(words)
             .env_clear()
             .env("TENURE_SOCKET", self.path("tenure.sock"))
+            .envs(vars.iter().copied())
             .stdin(Stdio::null())
             .output()
             .expect("the binary");

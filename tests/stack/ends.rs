@@ -120,8 +120,8 @@ fn what_a_crash_left_is_revoked_at_the_next_start(server: &Server) {
     );
 }
 
-/// What the journal names.
-fn accessors(broker: &Broker<'_>, kind: &str) -> Vec<String> {
+/// The accessors that the journal names, in the order in which their tokens were made.
+pub(crate) fn accessors(broker: &Broker<'_>, kind: &str) -> Vec<String> {
     accessors_in(&std::fs::read_to_string(broker.path("audit.jsonl.orphans")).expect("the journal"), kind)
 }
 

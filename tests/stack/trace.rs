@@ -1,13 +1,14 @@
 //! The auditor's trace of a real workflow: its nested execution, its subject, and a client that goes round the broker with
 //! the very role of the task.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
 use crate::athena::{Logs, finds_the_same};
 use crate::broker::{Broker, SOON, Setup};
+use crate::ends::accessors;
 use crate::harness::{Server, text, wait_until};
 use crate::http::request;
 use crate::runs::{CHARGED, RESERVED, STATES};
@@ -86,6 +87,8 @@ fn an_execution_is_traced_and_a_bypass_found(server: &Server) {
     ask(&reserve, "GET", RESERVED).ok();
     assert_eq!(ask(&reserve, "GET", CHARGED).status, 403);
     let reserved = ask(&reserve, "GET", "/v1/database/creds/orders-reserve").ok();
+    // The run's token is the last that was made.
+    let accessor = accessors(&broker, "run").pop().expect("an accessor");
     let stolen = go_round(server);
     workflow.succeed(&token, &json!({ "item": "first order" }));
     let (token, input) = workflow.poll(&workflow.charge);
@@ -99,6 +102,9 @@ fn an_execution_is_traced_and_a_bypass_found(server: &Server) {
         broker.ask(&broker.unix(), "DELETE", &path, &[]);
     }
     wait_until("both are confirmed", SOON, || broker.audited("revoke.confirmed") >= 2);
+
+    // Somebody asks for the end of a run's token, after it: Vault's log has the accessor of the request as an HMAC.
+    server.admin("POST", "auth/token/revoke-accessor", Some(&json!({ "accessor": accessor })));
 
     let logs = tempfile::tempdir().expect("a folder");
     let to = |name: &str| logs.path().join(name);
@@ -172,7 +178,101 @@ fn an_execution_is_traced_and_a_bypass_found(server: &Server) {
         }
         broker.check_silence(output, what);
     }
+    fetched_is_as_given(&broker, server, &execution, &trace, &to);
+    by_accessor(&broker, server, &accessor, text(&reserve["id"]), &folder);
     let python = text(&server.stack["python"]);
     finds_the_same(&broker, python, &Logs::read(&to("c"), &to("d")), &execution.arn, &stolen);
     broker.finish();
+}
+
+/// Histories that Step Functions is asked for tell what those that were saved do.
+fn fetched_is_as_given(
+    broker: &Broker<'_>,
+    server: &Server,
+    execution: &Execution<'_>,
+    given: &Value,
+    to: &impl Fn(&str) -> PathBuf,
+) {
+    let says = |name: &str| text(&server.stack["stepfunctions"][name]);
+    let variables = [
+        ("AWS_ENDPOINT_URL_SFN", says("endpoint")),
+        ("AWS_ACCESS_KEY_ID", says("access_key_id")),
+        ("AWS_SECRET_ACCESS_KEY", says("secret_access_key")),
+    ];
+    let (ours, vaults) = (to("c").display().to_string(), to("d").display().to_string());
+    let words =
+        ["audit", "trace", "--fetch-histories", "--json", "--execution", &execution.arn, &ours, &vaults];
+    let (code, out, err) = broker.tenure_with(&words, &variables);
+    assert_eq!(code, 1, "{err}");
+    assert!(!out.contains("first order"), "what states were given and gave");
+    let fetched: Value = serde_json::from_str(&out).expect("JSON");
+    let comparable = |trace: &Value| {
+        let mut items = trace["timeline"].clone();
+        for item in items.as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut) {
+            // Where a line stands differs: the files do.
+            item.retain(|name, _| name != "line" && name != "vault_lines");
+        }
+        json!([trace["runs"], trace["leases"], trace["states"], items])
+    };
+    assert_eq!(comparable(&fetched), comparable(given));
+    let names: Vec<_> =
+        fetched["files"].as_array().into_iter().flatten().map(|file| text(&file["name"])).collect();
+    assert_eq!(
+        names.iter().filter(|name| name.starts_with("(fetched) arn:aws:states:")).count(),
+        2,
+        "{names:?}"
+    );
+
+    // One that nobody knows is named, and the trace made; without credentials there is none.
+    let gone = format!("{}-gone", execution.arn);
+    let words = ["audit", "trace", "--fetch-histories", "--execution", &gone, &ours];
+    let (code, out, err) = broker.tenure_with(&words, &variables);
+    assert!(code == 0 && out.contains("never was, or ended more than 90 days ago"), "{code}: {out}{err}");
+    let nobody = [variables[0], ("AWS_EC2_METADATA_DISABLED", "true")];
+    let (code, _, err) = broker.tenure_with(&words, &nobody);
+    assert!(
+        code == 2 && err.contains("no credentials") && err.contains("--fetch-histories"),
+        "{code}: {err}"
+    );
+}
+
+/// With an accessor in plain, and Vault's own word for how its log shows it.
+fn by_accessor(broker: &Broker<'_>, server: &Server, accessor: &str, run: &str, folder: &str) {
+    let made = |policy: &str| {
+        let body = json!({ "policies": [policy], "ttl": "5m", "no_default_policy": true });
+        let answer = server.admin("POST", "auth/token/create", Some(&body)).ok();
+        text(&answer["auth"]["client_token"]).to_owned()
+    };
+    let audit = |token: &str, device: &str| {
+        let variables = [
+            ("VAULT_ADDR", server.says("tls_address")),
+            ("VAULT_CACERT", server.says("ca_file")),
+            ("VAULT_TLS_SERVER_NAME", server.says("server_name")),
+            ("VAULT_TOKEN", token),
+        ];
+        let words = ["audit", "trace", "--accessor", accessor, "--audit-hash", device, "--json", folder];
+        broker.tenure_with(&words, &variables)
+    };
+    let token = made("tenure-auditor");
+    let (code, out, err) = audit(&token, "file");
+    assert!(code < 2, "{code}: {err}");
+    assert!(!out.contains(accessor), "it is shown as Vault's log shows it");
+    let trace: Value = serde_json::from_str(&out).expect("JSON");
+    assert!(text(&trace["selection"]["accessor"]).starts_with("hmac-sha256:"));
+    let runs: Vec<_> = trace["runs"].as_array().into_iter().flatten().map(|run| text(&run["id"])).collect();
+    assert_eq!(runs, [run]);
+    let by_operator = trace["timeline"].as_array().into_iter().flatten().find(|item| {
+        item["path"] == "auth/token/revoke-accessor"
+            && item["caller"].as_str().is_some_and(|who| who.starts_with("root"))
+    });
+    assert_eq!(by_operator.expect("the operator's request")["run"], run);
+
+    for (token, device, says) in [
+        (made("orders"), "file", "tenure-auditor.hcl"),
+        (made("tenure-auditor"), "other", "sys/audit-hash/other"),
+    ] {
+        let (code, _, err) = audit(&token, device);
+        assert!(code == 2 && err.contains(says), "{code}: {err}");
+        assert!(!err.contains(&token), "{err}");
+    }
 }

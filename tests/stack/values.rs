@@ -71,7 +71,7 @@ fn a_value_is_found_by_who_may_unwrap_the_keys(server: &Server) {
     assert!(reads.len() >= 3 && reads.iter().all(|line| line["values"].is_object()), "{reads:#?}");
     broker.check_outputs();
 
-    let auditor = token(server, "tenure-auditor");
+    let auditor = token(server, "tenure-match");
     let found = |value: &str| {
         let (code, out, err) = matched(&broker, &auditor, &[&log, "--json"], value);
         assert_eq!(err, "");

@@ -189,10 +189,13 @@ fn attach(
 }
 
 fn of_vault(survey: &Survey<'_>, place: Place, line: VaultLine) -> (Order, Item) {
-    let run = line.of_run().map(str::to_owned);
+    let by_token = line.metadata.get("run").cloned().or_else(|| survey.run_of_token(&line));
+    let run = by_token.or_else(|| line.run.clone());
     let known = run.as_deref().and_then(|run| survey.run_state(run));
     let text = |text: &Option<std::sync::Arc<str>>| text.as_ref().map(ToString::to_string);
     let outcome = if line.error.is_some() { "failed" } else { "done" };
+    let about = line.about.map(|_| "about a token, by its accessor".to_owned());
+    let detail: Vec<_> = about.into_iter().chain(line.error).collect();
     let caller = match &line.remote {
         Some(remote) => format!("{} from {remote}", line.display_name),
         None => line.display_name.clone(),
@@ -210,7 +213,7 @@ fn of_vault(survey: &Survey<'_>, place: Place, line: VaultLine) -> (Order, Item)
         request: line.request,
         vault_request_id: Some(line.id.clone()),
         caller: Some(caller),
-        detail: line.error,
+        detail: (!detail.is_empty()).then(|| detail.join("; ")),
         line: place,
         vault_lines: Vec::new(),
         findings: Vec::new(),

@@ -15,7 +15,7 @@ pub const VERSION: u8 = 1;
 pub struct Place {
     /// Which of the `files`, from 0 on.
     pub file: u32,
-    /// The line, from 1 on; of compressed files, of what they hold.
+    /// The line, from 1 on; of compressed files, of what they hold; of a history that was fetched, the event's number.
     pub line: u64,
 }
 
@@ -157,7 +157,7 @@ fn is_zero(number: &u64) -> bool {
 /// A file that was read.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct FileSeen {
-    /// As it was named, or found below a folder that was.
+    /// As it was named, or found below a folder that was; `(fetched) <ARN>` of a history that Step Functions was asked for.
     pub name: String,
     /// Lines of brokers' logs.
     pub broker_lines: u64,

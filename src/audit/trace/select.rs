@@ -1,7 +1,8 @@
 //! What an auditor asks for, and which runs that means.
 //!
-//! `execution`, `subject` and `run` choose runs; `path` and `lease` choose lines, and with them the runs that they belong to;
-//! a time chooses lines, and by itself the runs that have one then. A run is chosen if all that was asked for is true of it.
+//! `execution`, `subject`, `run` and `accessors` choose runs, the last also the lines of a token that is no run's; `path` and
+//! `lease` choose lines, and with them the runs that they belong to; a time chooses lines, and by itself the runs that have one
+//! then. A run is chosen if all that was asked for is true of it.
 //! The executions and runs below a chosen one are found by reading again until there is no further one: what a run says of
 //! its parents may stand before what they say of theirs.
 
@@ -27,6 +28,8 @@ pub struct Selection {
     pub path: Option<String>,
     /// A run, with those that it registered.
     pub run: Option<String>,
+    /// A token's accessor, in each form in which logs may show it: as it is, or its HMAC by an audit device. Empty: any token.
+    pub accessors: Vec<String>,
     /// Nothing before this.
     pub since: Option<At>,
     /// Nothing after this.
@@ -37,16 +40,23 @@ impl Selection {
     /// Whether nothing is chosen but, perhaps, a time.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        let Self { execution, subject, lease, path, run, .. } = self;
-        [execution, subject, lease, path, run].iter().all(|one| one.is_none())
+        let Self { execution, subject, lease, path, run, accessors, .. } = self;
+        [execution, subject, lease, path, run].iter().all(|one| one.is_none()) && accessors.is_empty()
     }
 
     /// What was asked for, by the names of the options.
     #[must_use]
     pub fn said(&self) -> BTreeMap<String, String> {
-        let Self { execution, subject, lease, path, run, since, until } = self;
-        let texts =
-            [("execution", execution), ("subject", subject), ("lease", lease), ("path", path), ("run", run)];
+        let Self { execution, subject, lease, path, run, accessors, since, until } = self;
+        let accessor = accessors.first().cloned();
+        let texts = [
+            ("execution", execution),
+            ("subject", subject),
+            ("lease", lease),
+            ("path", path),
+            ("run", run),
+            ("accessor", &accessor),
+        ];
         let texts = texts.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value.clone()?)));
         let times = [("since", since), ("until", until)];
         let times =
@@ -70,6 +80,16 @@ impl Selection {
     pub(super) fn is_lease(&self, id: &str) -> bool {
         self.lease.as_deref() == Some(id)
     }
+
+    pub(super) fn is_accessor(&self, accessor: Option<&str>) -> bool {
+        accessor.is_some_and(|accessor| self.accessors.iter().any(|known| known == accessor))
+    }
+
+    /// Whether the token asked, was made, or is what was asked about.
+    pub(super) fn is_of_token(&self, line: &VaultLine) -> bool {
+        let made = line.made.as_ref().and_then(|made| made.accessor.as_deref());
+        [line.accessor.as_deref(), made, line.about.as_deref()].into_iter().any(|one| self.is_accessor(one))
+    }
 }
 
 const EXECUTION: u8 = 1;
@@ -78,6 +98,7 @@ const LEASE: u8 = 4;
 const PATH: u8 = 8;
 const RUN: u8 = 16;
 const TIME: u8 = 32;
+const ACCESSOR: u8 = 64;
 
 /// The runs that a selection means, while they are looked for.
 pub(super) struct Choice<'a> {
@@ -96,7 +117,7 @@ pub(super) struct Choice<'a> {
 
 impl<'a> Choice<'a> {
     pub(super) fn new(selection: &'a Selection) -> Self {
-        let Selection { execution, subject, lease, path, run, since, until } = selection;
+        let Selection { execution, subject, lease, path, run, accessors, since, until } = selection;
         let texts = [(EXECUTION, execution), (SUBJECT, subject), (LEASE, lease), (PATH, path), (RUN, run)];
         let mut wanted = 0;
         let mut needles = Vec::new();
@@ -105,6 +126,10 @@ impl<'a> Choice<'a> {
                 wanted |= bit;
                 needles.push(Finder::new(plain(text)));
             }
+        }
+        for accessor in accessors {
+            wanted |= ACCESSOR;
+            needles.push(Finder::new(plain(accessor)));
         }
         if wanted == 0 && (since.is_some() || until.is_some()) {
             wanted = TIME;
@@ -158,8 +183,18 @@ impl<'a> Choice<'a> {
     }
 
     pub(super) fn vault(&mut self, line: &VaultLine) {
-        let tokens = [Some(&line.metadata), line.made.as_ref().map(|made| &made.metadata)];
-        for meta in tokens.into_iter().flatten() {
+        let made = line.made.as_ref();
+        let tokens = [
+            Some((&line.metadata, line.accessor.as_deref())),
+            made.map(|made| (&made.metadata, made.accessor.as_deref())),
+        ];
+        // A login is of no run by its token, but of that of the broker's process by the header.
+        if let Some(run) = line.run.as_deref().filter(|_| line.is_login())
+            && self.selection.is_accessor(made.and_then(|made| made.accessor.as_deref()))
+        {
+            self.mark(run, ACCESSOR);
+        }
+        for (meta, accessor) in tokens.into_iter().flatten() {
             let Some(run) = meta.get("run") else { continue };
             let get = |name: &str| meta.get(name).map(String::as_str);
             let chain = get("execution_chain").unwrap_or_default().split(' ').filter(|arn| !arn.is_empty());
@@ -167,6 +202,9 @@ impl<'a> Choice<'a> {
             let mut bits = self.below(run, get("execution_arn"), above, get("parent_run"));
             if get("subject").is_some_and(|subject| Some(subject) == self.selection.subject.as_deref()) {
                 bits |= SUBJECT;
+            }
+            if self.selection.is_accessor(accessor) {
+                bits |= ACCESSOR;
             }
             bits |= self.of_line(line.at, Some(&line.path), line.lease_id.as_deref());
             self.mark(run, bits);
@@ -259,6 +297,10 @@ impl Chosen {
 
     pub(super) fn has(&self, run: &str) -> bool {
         self.runs.as_ref().is_none_or(|runs| runs.contains(run))
+    }
+
+    pub(super) fn executions(&self) -> impl Iterator<Item = &str> {
+        self.executions.iter().map(|arn| &**arn)
     }
 
     pub(super) fn has_execution(&self, arn: &str) -> bool {

@@ -29,8 +29,12 @@ use super::report::Tally;
 use super::select::{Choice, Chosen, Selection};
 use super::{Progress, TraceError};
 use crate::audit::{Line, verify};
+use fetched::Fetching;
 
+mod fetched;
 mod in_vault;
+
+pub use fetched::MOST_HISTORIES;
 
 /// No more lines are shown of one selection.
 pub const MOST_LINES: usize = 50_000;
@@ -69,6 +73,8 @@ pub(super) struct Survey<'a> {
     pub(super) records: Option<Vec<(At, Place, Record)>>,
     pub(super) histories: Vec<HistorySeen>,
     pub(super) logins: Logins,
+    /// The accessors of the tokens of chosen runs, as Vault's log shows them, and whose they are.
+    tokens: HashMap<Box<str>, Box<str>>,
     pub(super) foreign: BTreeMap<Key, Foreign>,
     pub(super) seen: HashMap<(u32, u64), Seen>,
     /// Whether a request of Vault's log carries `X-Tenure-Request`.
@@ -79,6 +85,8 @@ pub(super) struct Survey<'a> {
     pub(super) histories_unknown: u64,
     /// What a report counts.
     pub(super) tally: Option<Tally>,
+    /// Histories that none of the files is.
+    pub(super) fetching: Fetching<'a>,
     progress: &'a mut dyn FnMut(Progress),
     read: u64,
 }
@@ -104,12 +112,14 @@ impl<'a> Survey<'a> {
             records: keep.then(Vec::new),
             histories: Vec::new(),
             logins: Logins::default(),
+            tokens: HashMap::new(),
             foreign: BTreeMap::new(),
             seen: HashMap::new(),
             headers_are_audited: false,
             vault_covers: None,
             histories_unknown: 0,
             tally: None,
+            fetching: Fetching::default(),
             progress,
             read: 0,
         }
@@ -215,6 +225,7 @@ impl<'a> Survey<'a> {
                         Ok(history) => {
                             this.files[file].histories += u64::from(first);
                             choice.history(&history);
+                            this.fetching.given(&history);
                         }
                         Err(why) if first => this.skip(at, why),
                         Err(_) => {}
@@ -224,6 +235,7 @@ impl<'a> Survey<'a> {
                 }
             })?;
             first = false;
+            self.fetch_below(&mut choice)?;
             if !choice.grew() {
                 break;
             }
@@ -300,6 +312,7 @@ impl<'a> Survey<'a> {
                         && line.is_answer
                         && line.error.is_none()
                     {
+                        this.know_token(&line);
                         this.logins.take(&line);
                     }
                 }
@@ -309,7 +322,8 @@ impl<'a> Survey<'a> {
         if too_many {
             return Err(TraceError::TooMany);
         }
-        self.read_histories()
+        self.read_histories()?;
+        self.fetch_rest()
     }
 
     /// After the runs: their executions are known then.

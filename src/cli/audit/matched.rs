@@ -34,7 +34,7 @@ const ROWS: usize = 100;
         from standard input, or from a file, never from the command line; no output has it.\n\n\
         Brokers with [audit.hmac] write keyed hashes of what they disclose. Their keys are wrapped by Vault's transit engine, \
         and this has Vault unwrap them: with VAULT_ADDR, VAULT_TOKEN (or ~/.vault-token), VAULT_NAMESPACE and VAULT_CACERT, as \
-        the `vault` command reads them, and a policy as policies/vault/tenure-auditor.hcl. The value does not leave this \
+        the `vault` command reads them, and a policy as policies/vault/tenure-match.hcl. The value does not leave this \
         process.\n\n\
         Only what stood by itself in an answer is found: a password, not a text that it is part of.\n\n\
         Exit code: 0 it was not served, 1 it was, 2 wrong usage, unreadable input, or Vault refuses, 3 it was not found, but not \

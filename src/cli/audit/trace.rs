@@ -8,9 +8,12 @@ use serde::Serialize;
 
 use super::super::screen::Screen;
 use super::super::{Output, Session};
+use super::accessors;
+use super::histories::Histories;
 use super::text;
 use crate::audit::trace::output::{Finding, Severity};
-use crate::audit::trace::{At, Progress, Rules, Selection, TraceError, html, trace as follow};
+use crate::audit::trace::{At, Fetch, Progress, Rules, Selection, TraceError, html, trace_and_fetch};
+use crate::run::arn::ExecutionArn;
 
 /// Trace runs through the logs of brokers, Vault and Step Functions
 #[derive(Args, Debug)]
@@ -18,14 +21,24 @@ use crate::audit::trace::{At, Progress, Rules, Selection, TraceError, html, trac
     long_about = "Trace runs through the logs of brokers, of Vault or OpenBao, and through histories of Step Functions: one \
         timeline, joined by the ids that they share, and what they do not explain. Files may be plain or gzip, in any order, \
         and mixed: what a line is, is told from the line. A history is what `aws stepfunctions get-execution-history` \
-        prints, all of it.\n\n\
+        prints, all of it; with --fetch-histories those that are not among the files are asked of Step Functions: of the \
+        execution that is selected and those that it started, else of those of the selected runs, 500 at most. It is asked \
+        with the AWS credentials of the environment, in the region that the ARN names, and must allow \
+        states:GetExecutionHistory. What cannot be had of an execution (express ones keep no history, others none after 90 \
+        days; access may be denied) is a finding, and the trace is made without; where Step Functions cannot be asked at \
+        all there is no trace.\n\n\
         Options that select are combined: a run is shown if all of them are true of it. Executions are shown with those that \
         they started, runs with those that they registered; without any option, everything is.\n\n\
+        Vault's log shows accessors as HMACs: for one that is held in plain, from a list of them, an alert or a broker's journal \
+        of orphans, --audit-hash asks sys/audit-hash of that device, with VAULT_ADDR, VAULT_TOKEN (or what `vault login` left), \
+        VAULT_NAMESPACE and the certificates that `vault` reads. A device with hmac_accessor=false needs none.\n\n\
         No secret is shown: no data of requests and answers, no input or output of a state.\n\n\
-        Exit code: 0 nothing of note, 1 findings of severity error, 2 wrong usage or unreadable input.",
+        Exit code: 0 nothing of note, 1 findings of severity error, 2 wrong usage, unreadable input, or nobody to ask.",
     after_long_help = "Examples:\n  \
         tenure audit trace --execution arn:aws:states:eu-west-1:123456789012:execution:orders:0f1e /var/log/audit/\n  \
+        tenure audit trace --fetch-histories --run run-0123456789abcdef /var/log/audit/\n  \
         tenure audit trace --subject ada --since 7d --json tenure/*.jsonl vault/*.log.gz | jq .findings\n  \
+        tenure audit trace --accessor hHn3sIvVbC1yNrMdcUUXy5pM --audit-hash file vault/*.log.gz /var/log/audit/\n  \
         tenure audit trace --path database/creds/orders --html trace.html logs/"
 )]
 pub(crate) struct TraceArgs {
@@ -34,6 +47,9 @@ pub(crate) struct TraceArgs {
     files: Vec<PathBuf>,
     #[command(flatten)]
     selected: Selected,
+    /// Ask Step Functions for the histories that are not among the files
+    #[arg(long)]
+    fetch_histories: bool,
     #[command(flatten)]
     common: Common,
 }
@@ -56,6 +72,12 @@ struct Selected {
     /// A run, with those that it registered
     #[arg(long, value_name = "ID")]
     run: Option<String>,
+    /// A token's accessor, with the run whose token it is; hmac-sha256:… as Vault's log shows it
+    #[arg(long, value_name = "ACCESSOR")]
+    accessor: Option<String>,
+    /// The audit device whose log is given: Vault is asked for the accessor's HMAC; several times for several
+    #[arg(long, value_name = "DEVICE", requires = "accessor")]
+    audit_hash: Vec<String>,
 }
 
 /// From when until when.
@@ -184,13 +206,19 @@ pub(super) fn trace(args: &TraceArgs, session: &Session) -> Output {
         Ok(times) => times,
         Err(output) => return output,
     };
-    let Selected { execution, subject, lease, path, run } = &args.selected;
+    let Selected { execution, subject, lease, path, run, accessor, audit_hash } = &args.selected;
+    let accessors = match accessor.as_deref().map(|it| accessors::forms(it, audit_hash, session)).transpose()
+    {
+        Ok(forms) => forms.unwrap_or_default(),
+        Err(output) => return output,
+    };
     let selection = Selection {
         execution: execution.clone(),
         subject: subject.clone(),
         lease: lease.clone(),
         path: path.as_deref().map(|path| path.trim_start_matches('/').trim_start_matches("v1/").to_owned()),
         run: run.clone(),
+        accessors,
         since,
         until,
     };
@@ -198,10 +226,22 @@ pub(super) fn trace(args: &TraceArgs, session: &Session) -> Output {
         return Output::failed(2, "-: standard input is a terminal; give files, or redirect a log to it");
     }
     let now = At::new(session.clock.now().wall());
+    if let Some(Err(error)) =
+        execution.as_deref().filter(|_| args.fetch_histories).map(str::parse::<ExecutionArn>)
+    {
+        return Output::failed(2, &format!("--execution: {error}"));
+    }
     let mut told = Told::new(session.screen);
     let mut stdin = std::io::stdin().lock();
-    let found =
-        follow(&args.files, &mut stdin, &selection, args.common.rules(), now, &mut |at| told.tell(at));
+    let mut histories = match args.fetch_histories.then(|| Histories::new(session)).transpose() {
+        Ok(histories) => histories,
+        Err(output) => return output,
+    };
+    let mut ask = histories.as_mut().map(|histories| |arn: &str| histories.fetch(arn));
+    let fetch = ask.as_mut().map(|ask| ask as &mut Fetch<'_>);
+    let mut tell = |at| told.tell(at);
+    let rules = args.common.rules();
+    let found = trace_and_fetch(&args.files, &mut stdin, &selection, rules, now, &mut tell, fetch);
     drop(told);
     match found {
         Ok(trace) => args.common.output(

@@ -217,4 +217,9 @@ fn coverage(survey: &Survey<'_>, found: &mut Vec<Finding>) {
              the last part of its ARN",
         );
     }
+    for (severity, message) in survey.fetching.notes() {
+        let kind = FindingKind::Coverage;
+        let lines = Vec::new();
+        found.push(Finding { severity, kind, at: None, run: None, message, lines, more_lines: 0 });
+    }
 }

@@ -19,18 +19,21 @@ pub(in super::super) struct History {
 
 /// One event of a history.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(in super::super) struct HistoryEvent {
-    /// Of the line of the document, from 0 on.
-    pub(in super::super) line: u64,
-    pub(in super::super) id: u64,
-    pub(in super::super) at: At,
+pub struct HistoryEvent {
+    /// Of the line of the document, from 0 on; of a history that was fetched, the event's id.
+    pub line: u64,
+    /// Its number in the history, from 1 on.
+    pub id: u64,
+    /// When it happened.
+    pub at: At,
     /// Step Functions' word: `TaskStateEntered`.
-    pub(in super::super) kind: String,
-    pub(in super::super) state: Option<String>,
+    pub kind: String,
+    /// The state that it enters or leaves.
+    pub state: Option<String>,
     /// The nested execution that it started.
-    pub(in super::super) started: Option<String>,
+    pub started: Option<String>,
     /// The name of an error; its cause may hold anything.
-    pub(in super::super) error: Option<String>,
+    pub error: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -85,7 +88,14 @@ fn event(value: &Value, line: u64) -> Option<HistoryEvent> {
     let kind = value["type"].as_str()?.to_owned();
     let details = value.as_object()?.iter().find(|(name, _)| name.ends_with("EventDetails"));
     let details = details.map_or(&Value::Null, |(_, details)| details);
-    let started = (kind == "TaskSubmitted" && details["resourceType"] == "states").then(|| {
+    // What is waited for is said to be started when it was submitted; what is not, by its result.
+    let starts = matches!(details["resourceType"].as_str(), Some("states" | "aws-sdk:sfn"))
+        && match &*kind {
+            "TaskSubmitted" => true,
+            "TaskSucceeded" => details["resource"] == "startExecution",
+            _ => false,
+        };
+    let started = starts.then(|| {
         let output: Value = serde_json::from_str(details["output"].as_str()?).ok()?;
         output["ExecutionArn"].as_str().filter(|arn| is_execution(arn)).map(str::to_owned)
     });

@@ -1,11 +1,12 @@
-//! A line of Vault's audit log, as far as it matters. What it says of requests' and answers' data is not read: with
-//! `log_raw` there would be secrets in it.
+//! A line of Vault's audit log, as far as it matters. What it says of requests' and answers' data is not read, as with
+//! `log_raw` there would be secrets in it; but for the accessor that a request about a token names.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::audit::trace::at::At;
 
@@ -41,6 +42,8 @@ pub(in super::super) struct VaultLine {
     pub(in super::super) chain: Option<String>,
     pub(in super::super) remote: Option<String>,
     pub(in super::super) lease_id: Option<String>,
+    /// The accessor of the token that is asked about or ended, shown as `accessor` is.
+    pub(in super::super) about: Option<String>,
     /// The token that was made: by a login or by another token.
     pub(in super::super) made: Option<Made>,
 }
@@ -60,7 +63,8 @@ struct Raw<'a> {
     time: Cow<'a, str>,
     error: Option<String>,
     auth: Option<RawAuth>,
-    request: RawRequest,
+    #[serde(borrow)]
+    request: RawRequest<'a>,
     response: Option<RawResponse>,
 }
 
@@ -72,7 +76,7 @@ struct RawAuth {
 }
 
 #[derive(Deserialize)]
-struct RawRequest {
+struct RawRequest<'a> {
     #[serde(default)]
     id: String,
     #[serde(default)]
@@ -85,6 +89,14 @@ struct RawRequest {
     client_token_accessor: Option<String>,
     headers: Option<BTreeMap<String, Value>>,
     remote_address: Option<String>,
+    #[serde(borrow)]
+    data: Option<&'a RawValue>,
+}
+
+/// All that is read of a request's data, and of that about accessors alone.
+#[derive(Deserialize)]
+struct RawAbout {
+    accessor: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -128,6 +140,8 @@ impl VaultLine {
         let namespace = asked.namespace.and_then(|namespace| namespace.path).unwrap_or_default();
         // Some versions write it with the namespace.
         let path = asked.path.strip_prefix(namespace.as_str()).unwrap_or(&asked.path);
+        let about = asked.data.filter(|_| path.starts_with("auth/token/") && path.ends_with("-accessor"));
+        let about = about.and_then(|data| serde_json::from_str::<RawAbout>(data.get()).ok()?.accessor);
         let (made, lease) = raw.response.map_or((None, None), |response| (response.auth, response.secret));
         Ok(Self {
             at,
@@ -146,6 +160,7 @@ impl VaultLine {
             chain,
             remote: asked.remote_address,
             lease_id: lease.and_then(|secret| secret.lease_id).filter(|id| !id.is_empty()),
+            about,
             made: made.map(|made| Made { accessor: made.accessor, metadata: strings(made.metadata) }),
         })
     }

@@ -12,6 +12,32 @@ use crate::audit::trace::read::vault::VaultLine;
 use crate::audit::trace::read::{Piece, place};
 
 impl Survey<'_> {
+    /// Remembers whose token was made. Lines that do not say whose they are can be told by it, and those about it.
+    pub(super) fn know_token(&mut self, line: &VaultLine) {
+        // A report shows no lines.
+        let Some(made) = line.made.as_ref().filter(|_| self.records.is_some()) else { return };
+        if let (Some(accessor), Some(run)) = (&made.accessor, made.metadata.get("run"))
+            && self.chosen.has(run)
+        {
+            self.tokens.insert(accessor.as_str().into(), run.as_str().into());
+        }
+    }
+
+    /// Whether the line names the token of a chosen run; `end` finds what follows the names of such members.
+    fn names_token(&self, end: &Finder<'_>, line: &[u8]) -> bool {
+        end.find_iter(line).any(|at| {
+            let rest = &line[at + 11..];
+            let end = memchr::memchr(b'"', rest).unwrap_or(rest.len());
+            std::str::from_utf8(&rest[..end]).is_ok_and(|accessor| self.tokens.contains_key(accessor))
+        })
+    }
+
+    /// The chosen run whose token a line names that does not say whose it is: the one that asked, or was asked about.
+    pub(in super::super) fn run_of_token(&self, line: &VaultLine) -> Option<String> {
+        let of = |accessor: &Option<String>| self.tokens.get(accessor.as_deref()?).map(ToString::to_string);
+        of(&line.accessor).or_else(|| of(&line.about))
+    }
+
     /// From the first line of a chosen run to the end of the last of its tokens.
     fn window(&self) -> Option<(At, At)> {
         let runs = || self.ledger.runs.values().map(|run| &**run);
@@ -27,14 +53,16 @@ impl Survey<'_> {
         let window = if self.chosen.is_all() { None } else { self.window() };
         let anchor = self.chosen.anchor();
         let accessor = Finder::new(br#""accessor":""#);
+        let names = Finder::new(br#"accessor":""#);
         let answer = Finder::new(br#""type":"response""#);
         let base = self.records.as_ref().map_or(0, Vec::len);
         loop {
             let needles = self.logins.needles();
             let needles: Vec<_> = needles.iter().map(|needle| Finder::new(needle.as_bytes())).collect();
             let asked = [self.selection.path.as_deref(), self.selection.lease.as_deref()];
-            let asked: Vec<_> =
-                asked.into_iter().flatten().map(|text| Finder::new(text.trim_end_matches('*'))).collect();
+            let accessors = self.selection.accessors.iter().map(String::as_str);
+            let asked = asked.into_iter().flatten().map(|text| text.trim_end_matches('*'));
+            let asked: Vec<_> = asked.chain(accessors).map(Finder::new).collect();
             let known = self.logins.foreign.len();
             if let Some(records) = &mut self.records {
                 records.truncate(base);
@@ -48,7 +76,8 @@ impl Survey<'_> {
                 let concerns = this.chosen.is_all()
                     || this.chosen.may_concern(&anchor, bytes)
                     || needles.iter().chain(&asked).any(|needle| needle.find(bytes).is_some())
-                    || !this.logins.foreign.is_empty() && this.logins.names_foreign(&accessor, bytes);
+                    || !this.logins.foreign.is_empty() && this.logins.names_foreign(&accessor, bytes)
+                    || !this.tokens.is_empty() && this.names_token(&names, bytes);
                 if !concerns || answer.find(bytes).is_none() {
                     return;
                 }
@@ -76,18 +105,19 @@ impl Survey<'_> {
         let (from, to) = self.vault_covers.unwrap_or((line.at, line.at));
         self.vault_covers = Some((from.min(line.at), to.max(line.at)));
         let of_token = line.metadata.contains_key("run");
-        let run = line.of_run().filter(|run| self.chosen.has(run)).map(str::to_owned);
-        if let Some(run) = run.as_deref().filter(|run| of_token || self.ledger.runs.contains_key(*run)) {
+        let said = line.of_run().filter(|run| self.chosen.has(run)).map(str::to_owned);
+        let known = said.as_deref().filter(|run| of_token || self.ledger.runs.contains_key(*run));
+        // A header is anybody's to send: what it says hides no request about a run's token.
+        let of_run = known.is_some() || self.run_of_token(&line).is_some();
+        if let Some(run) = known {
             self.ledger.vault(place, &line, run);
         }
         let in_window = window.is_none_or(|(from, to)| (from..=to).contains(&line.at));
-        let is_foreign = self.judge(place, &line, run.as_deref(), in_window);
+        let is_foreign = self.judge(place, &line, said.as_deref(), in_window);
         let asked_for = self.selection.is_path(&line.path)
-            || line.lease_id.as_deref().is_some_and(|id| self.selection.is_lease(id));
-        let shown = match run {
-            Some(run) => of_token || self.ledger.runs.contains_key(&*run),
-            None => is_foreign || asked_for,
-        };
+            || line.lease_id.as_deref().is_some_and(|id| self.selection.is_lease(id))
+            || self.selection.is_of_token(&line);
+        let shown = of_run || said.is_none() && (is_foreign || asked_for);
         shown && self.keep(line.at, place, || Record::Vault(Box::new(line)))
     }
 

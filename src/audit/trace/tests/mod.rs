@@ -10,6 +10,8 @@ use super::output::{FindingKind, Severity, Trace};
 use super::*;
 use crate::audit::chain::Head;
 
+mod accessors;
+mod fetched;
 mod found;
 mod input;
 
