@@ -86,21 +86,44 @@ pub struct Anchored {
     pub anchors: usize,
     /// Those of other chains: of other brokers, as far as is known.
     pub others: usize,
-    /// How far the log is confirmed: the last line that an anchor names.
+    /// How far the log is confirmed: the last line that an anchor names. Of several chains each has its own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub covered: Option<Head>,
     /// When that anchor was made, by upstream's clock.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub covered_at: Option<String>,
-    /// Lines after that one: changed or cut, that would not show.
+    /// Lines after that one, in all chains: changed or cut, that would not show.
     pub uncovered: u64,
     /// When the first of these was written.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub uncovered_since: Option<String>,
+    /// Each chain by itself, where there are several.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub by_chain: Vec<Cover>,
+    /// Chains that no anchor confirms any line of, where there are several.
+    pub unconfirmed: u64,
     /// Boots whose first login upstream's log does not name: their anchors are taken at the word of who made the first.
     pub unproved: Vec<String>,
     /// All findings, up to a hundred of each kind.
     pub problems: Vec<Problem>,
+}
+
+/// How far one chain is confirmed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Cover {
+    /// The chain, as the report of the log counts them.
+    pub number: usize,
+    /// The last line that an anchor names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub covered: Option<Head>,
+    /// When that anchor was made, by upstream's clock.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub covered_at: Option<String>,
+    /// Lines after that one.
+    pub uncovered: u64,
+    /// When the first of these was written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uncovered_since: Option<String>,
 }
 
 /// A log while it is read, beside the anchors.
@@ -118,6 +141,8 @@ pub struct Comparison<'a> {
     suspect: Vec<(&'a str, Problem)>,
     /// Boots whose first login is not known.
     unproved: BTreeSet<&'a str>,
+    /// How far each chain is confirmed.
+    covers: BTreeMap<usize, Cover>,
     result: Anchored,
 }
 
@@ -191,6 +216,7 @@ impl Anchors {
             times: None,
             suspect,
             unproved,
+            covers: BTreeMap::new(),
             result: Anchored::default(),
         }
     }
@@ -201,7 +227,10 @@ impl Comparison<'_> {
     pub fn see(&mut self, line: &Seen<'_>) {
         match &mut self.times {
             None => self.times = Some((line.time.to_owned(), line.time.to_owned())),
-            Some((_, last)) => line.time.clone_into(last),
+            // Lines of several brokers are not in the order of their times.
+            Some((first, _)) if line.time < first.as_str() => line.time.clone_into(first),
+            Some((_, last)) if line.time > last.as_str() => line.time.clone_into(last),
+            Some(_) => {}
         }
         match self.boots.get_mut(line.boot) {
             Some(last) => *last = line.head.seq,
@@ -210,20 +239,45 @@ impl Comparison<'_> {
         if let Some(seen) = self.named.get_mut(&line.head) {
             *seen = true;
         }
-        let result = &mut self.result;
+        let of = self.covers.entry(line.chain).or_default();
         if let Some(anchor) = self.by_head.get(&line.head) {
-            result.covered = Some(line.head);
-            result.covered_at = Some(anchor.time.clone());
-            (result.uncovered, result.uncovered_since) = (0, None);
+            of.covered = Some(line.head);
+            of.covered_at = Some(anchor.time.clone());
+            (of.uncovered, of.uncovered_since) = (0, None);
         } else {
-            result.uncovered += 1;
-            result.uncovered_since.get_or_insert_with(|| line.time.to_owned());
+            of.uncovered += 1;
+            of.uncovered_since.get_or_insert_with(|| line.time.to_owned());
         }
     }
 
-    /// What comes of it, once all lines were seen.
+    /// What the anchors say of the chains, each and all of them.
+    fn cover(&mut self) {
+        let covers = std::mem::take(&mut self.covers).into_iter();
+        let covers: Vec<_> = covers.map(|(number, cover)| Cover { number, ..cover }).collect();
+        let result = &mut self.result;
+        result.uncovered = covers.iter().map(|cover| cover.uncovered).sum();
+        result.uncovered_since = covers.iter().filter_map(|cover| cover.uncovered_since.clone()).min();
+        if let [only] = &covers[..] {
+            (result.covered, result.covered_at) = (only.covered, only.covered_at.clone());
+            return;
+        }
+        result.unconfirmed = covers.iter().filter(|cover| cover.covered.is_none()).count() as u64;
+        result.by_chain = covers;
+    }
+
+    /// What comes of it, once all lines were seen. `wanted` are boots whose lines must be among them.
     #[must_use]
-    pub fn finish(mut self) -> Anchored {
+    pub fn finish(mut self, wanted: &[String]) -> Anchored {
+        self.cover();
+        for boot in wanted.iter().filter(|boot| !self.boots.contains_key(*boot)) {
+            let known = self.counted.iter().find(|anchor| anchor.boot == *boot);
+            let place = known.map_or("", |anchor| &anchor.place);
+            let in_vault = if known.is_some() { "anchors of it" } else { "none either" };
+            let message = format!(
+                "it is another file: none of its lines is of boot {boot}, which was asked for; Vault's log has {in_vault}"
+            );
+            self.result.add(Finding::Swapped, message, place);
+        }
         for (boot, problem) in std::mem::take(&mut self.suspect) {
             if self.boots.contains_key(boot) {
                 self.result.add(problem.kind, problem.message, &problem.place);
@@ -327,6 +381,15 @@ impl fmt::Display for Anchored {
             )?;
         }
         match (&self.covered, &self.covered_at) {
+            _ if !self.by_chain.is_empty() => {
+                let (all, none) = (self.by_chain.len(), self.unconfirmed);
+                writeln!(
+                    f,
+                    "Vault's log confirms {} of {all} chains, up to where the table says ({} anchors)",
+                    all as u64 - none,
+                    self.anchors
+                )?;
+            }
             (Some(head), Some(at)) => {
                 writeln!(
                     f,

@@ -55,8 +55,8 @@ fn known(anchors: &[Anchor]) -> Anchors {
 
 fn compared(log: &str, anchors: &Anchors) -> (Vec<Kind>, Anchored) {
     let mut comparison = anchors.compare();
-    let report = verify_all([log.as_bytes()], false, &mut |line| comparison.see(line)).expect("it is read");
-    (report.problems.iter().map(|problem| problem.kind).collect(), comparison.finish())
+    let report = verify_all([log.as_bytes()], &mut |line| comparison.see(line)).expect("it is read");
+    (report.problems.iter().map(|problem| problem.kind).collect(), comparison.finish(&[]))
 }
 
 fn findings(anchored: &Anchored) -> BTreeSet<Finding> {
