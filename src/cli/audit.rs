@@ -5,6 +5,8 @@ use clap::{Subcommand, ValueEnum};
 use super::{Output, Session};
 use crate::audit;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod report;
 mod text;
 mod trace;
