@@ -84,6 +84,8 @@ pub struct Problem {
 pub struct Anchored {
     /// Anchors of this log's boots, and of those that go on from it, that count.
     pub anchors: usize,
+    /// Those of lines before the first: of files that were rotated away, and that are not given.
+    pub earlier: usize,
     /// Those of other chains: of other brokers, as far as is known.
     pub others: usize,
     /// How far the log is confirmed: the last line that an anchor names. Of several chains each has its own.
@@ -134,8 +136,10 @@ pub struct Comparison<'a> {
     by_head: HashMap<Head, &'a Anchor>,
     /// The lines that anchors name, as the head or as where the boot began, and whether the log has them.
     named: HashMap<Head, bool>,
-    /// The number of the last line of each boot.
-    boots: BTreeMap<String, u64>,
+    /// The number of the last line of each boot, and the chain that it is of.
+    boots: BTreeMap<String, (u64, usize)>,
+    /// The number of the first line of each chain.
+    begins: HashMap<usize, u64>,
     times: Option<(String, String)>,
     /// Findings on the anchors of a boot; those of other logs' boots are not this one's.
     suspect: Vec<(&'a str, Problem)>,
@@ -213,6 +217,7 @@ impl Anchors {
             by_head,
             named,
             boots: BTreeMap::new(),
+            begins: HashMap::new(),
             times: None,
             suspect,
             unproved,
@@ -233,9 +238,10 @@ impl Comparison<'_> {
             Some(_) => {}
         }
         match self.boots.get_mut(line.boot) {
-            Some(last) => *last = line.head.seq,
-            None => drop(self.boots.insert(line.boot.to_owned(), line.head.seq)),
+            Some(last) => *last = (line.head.seq, line.chain),
+            None => drop(self.boots.insert(line.boot.to_owned(), (line.head.seq, line.chain))),
         }
+        self.begins.entry(line.chain).or_insert(line.head.seq);
         if let Some(seen) = self.named.get_mut(&line.head) {
             *seen = true;
         }
@@ -289,7 +295,12 @@ impl Comparison<'_> {
         for anchor in std::mem::take(&mut self.counted) {
             if self.holds(anchor.head) {
                 self.result.anchors += 1;
-            } else if let Some(&last) = self.boots.get(&anchor.boot) {
+            } else if let Some(&(last, chain)) = self.boots.get(&anchor.boot) {
+                // That lines are missing there, unless the file goes on from another, is told by the chain.
+                if self.begins.get(&chain).is_some_and(|&first| anchor.head.seq < first) {
+                    self.result.earlier += 1;
+                    continue;
+                }
                 self.result.anchors += 1;
                 self.contradicts(anchor, last);
             } else if let Some(began) = anchor.began.filter(|began| began.seq > 0 && self.holds(*began)) {
@@ -305,7 +316,7 @@ impl Comparison<'_> {
             }
         }
         self.result.others = others.len();
-        if self.result.anchors == 0
+        if self.result.anchors + self.result.earlier == 0
             && let Some((first, last)) = &self.times
             && let Some(anchor) = others.iter().find(|anchor| within(&anchor.time, first, last))
         {
@@ -378,6 +389,13 @@ impl fmt::Display for Anchored {
                 "the first login of {} boots is not in Vault's log, or its X-Tenure-Request is not audited: their anchors are \
                  taken at the word of who made the first",
                 self.unproved.len()
+            )?;
+        }
+        if self.earlier > 0 {
+            writeln!(
+                f,
+                "{} anchors are of lines before the first: of a file that is not given",
+                self.earlier
             )?;
         }
         match (&self.covered, &self.covered_at) {

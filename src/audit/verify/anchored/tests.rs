@@ -170,3 +170,37 @@ async fn anchors_of_other_brokers_are_nothing_to_this_log() {
     let (_, anchored) = compared(&written.log, &anchors);
     assert_eq!((anchored.problems.len(), anchored.others), (0, 1), "{anchored}");
 }
+
+/// After a rotation: what was anchored before is in the file before.
+#[tokio::test]
+async fn anchors_of_lines_before_a_files_first_are_no_findings() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (path, moved) = (folder.path().join("audit.jsonl"), folder.path().join("audit.jsonl.1"));
+    let clock = Clock::simulated();
+    let audit = Audit::open(audit::Config::File(path.clone()), "b1", clock.clone()).expect("a log");
+    let mut anchors = Anchors::default();
+    for number in 0..6 {
+        if number == 3 {
+            std::fs::rename(&path, &moved).expect("it is moved");
+            audit.reopen().await.expect("it is opened anew");
+        }
+        let _receipt =
+            audit.record(&Entry::granted(Event::Read).path("secret/data/a")).await.expect("a line");
+        anchors.take(Anchor {
+            boot: "b1".to_owned(),
+            head: audit.head(),
+            began: Some(audit.began()),
+            by: None,
+            time: clock.now().rfc3339(),
+            place: format!("vault.log:{number}"),
+        });
+    }
+    audit.close().await.expect("it closes");
+    let read = |path| std::fs::read_to_string(path).expect("a log");
+    let (_, anchored) = compared(&read(&path), &anchors);
+    assert_eq!((anchored.anchors, anchored.earlier, anchored.problems.len()), (3, 3, 0), "{anchored}");
+    let (_, anchored) = compared(&(read(&moved) + &read(&path)), &anchors);
+    assert_eq!((anchored.anchors, anchored.earlier, anchored.uncovered), (6, 0, 0), "{anchored}");
+    let (_, anchored) = compared(&read(&moved), &anchors);
+    assert_eq!(findings(&anchored), BTreeSet::from([Finding::CutTail]), "{anchored}");
+}
