@@ -10,13 +10,14 @@
 
 use sha2::{Digest as _, Sha256};
 
-use crate::{audit, config, door, policy, run, subject, vault};
+use crate::{audit, cli, config, door, policy, run, subject, vault};
 
 /// What is fuzzed: it panics where something does not hold.
 pub type Target = fn(&[u8]);
 
 /// Each target by its name.
 pub const TARGETS: &[(&str, Target)] = &[
+    ("audit_anchored", cli::audit::fuzz::anchored),
     ("audit_read", audit::fuzz::read),
     ("audit_write", audit::fuzz::write),
     ("config", config::fuzz::config),
@@ -27,6 +28,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("registration", door::fuzz::registration),
     ("reply", vault::fuzz::reply),
     ("seal", run::fuzz::seal),
+    ("trace", cli::audit::fuzz::trace),
     ("words", run::fuzz::words),
 ];
 

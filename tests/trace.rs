@@ -196,3 +196,53 @@ fn what_is_to_be_asked_of_others_is_checked_before() {
     let (code, out, err) = tenure(&words, Stdio::null());
     assert!(code == 0 && out.contains("it is an express execution"), "{code} {out} {err}");
 }
+
+/// What a pipeline makes of two brokers' lines: plain ones with the option, those in its records without it.
+#[tokio::test]
+async fn lines_of_several_brokers_are_verified_chain_by_chain() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = |name: &str| dir.path().join(name);
+    log(&path("b1"), "Reserve").await;
+    let audit = Audit::open(Config::File(path("b2")), HOSTILE, Clock::system()).expect("a log");
+    for _ in 0..8 {
+        audit.note(&Entry::done(Event::Login));
+    }
+    audit.close().await.expect("the end of the log");
+    let read = |name: &str| std::fs::read_to_string(path(name)).expect("a log");
+    let (one, two) = (read("b1"), read("b2"));
+    let mut lines: Vec<&str> = one.lines().zip(two.lines()).flat_map(|(a, b)| [a, b]).collect();
+    lines.push(lines[4]);
+    let verify = |lines: &[String], words: &[&str]| {
+        std::fs::write(path("all"), lines.join("\n") + "\n").expect("a file");
+        let all = path("all").display().to_string();
+        tenure(&[&["verify", &all], words].concat(), Stdio::null())
+    };
+    let plain: Vec<String> = lines.iter().map(|line| (*line).to_owned()).collect();
+    let (code, out, err) = verify(&plain, &[]);
+    assert!(code == 1 && out.contains("say --collected"), "{out}{err}");
+    let docker = |line: &String| serde_json::json!({ "log": format!("{line}\n"), "stream": "stdout" });
+    let records: Vec<_> = plain.iter().map(|line| docker(line).to_string()).collect();
+    for (lines, words) in [(&plain, &["--collected"][..]), (&records, &[])] {
+        let (code, out, err) = verify(lines, words);
+        assert!(code == 0 && out.contains("each chain is whole") && out.contains("BOOT"), "{out}{err}");
+        assert!(!out.chars().any(|c| c.is_control() && c != '\n'), "{out:?}");
+        let (_, out, _) = verify(lines, &[words, &["--json"]].concat());
+        let report: Value = serde_json::from_str(&out).expect("JSON");
+        assert_eq!(
+            (&report["chains"], &report["repeated"], &report["late"]),
+            (&2.into(), &1.into(), &0.into())
+        );
+        // One line is gone, and it is told of whose chain.
+        let mut less = lines.clone();
+        less.remove(6);
+        let (code, out, err) = verify(&less, &[words, &["--json"]].concat());
+        let report: Value = serde_json::from_str(&out).expect("JSON");
+        assert_eq!((code, report["problems"].as_array().map(Vec::len)), (1, Some(1)), "{err}");
+        let (problem, first) = (&report["problems"][0], &report["by_chain"][0]);
+        assert_eq!(
+            (&problem["kind"], &problem["boot"], &problem["seq"]),
+            (&"missing".into(), &"b1".into(), &4.into())
+        );
+        assert_eq!((&first["boot"], &first["problems"]), (&"b1".into(), &1.into()));
+    }
+}

@@ -149,6 +149,18 @@ pub(super) fn split(line: &[u8]) -> Option<(&[u8], Hash)> {
     Some((content, Hash::parse(digits)?))
 }
 
+/// The number, the hash before and the own hash that a line's end states, whatever is before it.
+pub(super) fn stated(line: &[u8]) -> Option<(u64, Hash, Hash)> {
+    let (content, hash) = split(line)?;
+    let (rest, prev) = content.strip_suffix(b"\"")?.split_last_chunk::<64>()?;
+    let rest = rest.strip_suffix(br#","prev":""#)?;
+    let digits = rest.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
+    let (rest, seq) = rest.split_at(rest.len() - digits);
+    rest.strip_suffix(br#","seq":"#)?;
+    let seq = std::str::from_utf8(seq).ok()?.parse().ok()?;
+    Some((seq, Hash::parse(prev)?, hash))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -89,27 +89,87 @@ impl Framing {
     }
 }
 
-/// The member of an event that holds the line; pipelines may have added or renamed others.
+/// What stands before a line that was collected is no longer: a time, the name of a stream or of a container.
+const PREFIX: usize = 512;
+
+/// The members of a collector's record that may hold the line; it may have any others.
 #[derive(Deserialize)]
 struct Envelope<'a> {
+    /// OCSF.
     #[serde(borrow)]
-    raw_data: Cow<'a, str>,
+    raw_data: Option<Cow<'a, str>>,
+    /// Docker's `json-file`, Fluent Bit.
+    #[serde(borrow)]
+    log: Option<Cow<'a, str>>,
+    /// CloudWatch Logs' events, Vector, Logstash.
+    #[serde(borrow)]
+    message: Option<Cow<'a, str>>,
+    /// CloudWatch Logs Insights.
+    #[serde(borrow, rename = "@message")]
+    at_message: Option<Cow<'a, str>>,
+    /// systemd's journal, by `journalctl -o json`.
+    #[serde(borrow, rename = "MESSAGE")]
+    of_journal: Option<Cow<'a, str>>,
 }
 
-/// The chained line within one that was collected: an RFC 5424 header before it is stepped over, and of an OCSF event
-/// `raw_data` is taken. Anything else is returned as it is.
+/// The chained line within one that was collected: what is before it is stepped over, an RFC 5424 header or a time and names
+/// without a brace; of a JSON object that is an OCSF event or a collector's record the member that holds the line is taken.
+/// Anything else is returned as it is.
 #[must_use]
 pub fn unwrapped(collected: &[u8]) -> Cow<'_, [u8]> {
     if collected.starts_with(BEGINNING) {
         return Cow::Borrowed(collected);
     }
     let message = syslog::message(collected).unwrap_or(collected);
-    if message.first() == Some(&b'{')
-        && memmem::find(message, QUOTED).is_some()
-        && let Ok(envelope) = serde_json::from_slice::<Envelope<'_>>(message)
-        && envelope.raw_data.as_bytes().starts_with(BEGINNING)
-    {
-        return Cow::Owned(envelope.raw_data.into_owned().into_bytes());
+    if message.first() == Some(&b'{') {
+        return held(message).map_or(Cow::Borrowed(message), Cow::Owned);
     }
-    Cow::Borrowed(message)
+    let near = &message[..message.len().min(PREFIX + BEGINNING.len())];
+    match memmem::find(near, BEGINNING) {
+        Some(at) if memchr::memchr(b'{', near) == Some(at) => Cow::Borrowed(&message[at..]),
+        _ => Cow::Borrowed(message),
+    }
+}
+
+/// The line that a JSON object has in one of its members.
+fn held(message: &[u8]) -> Option<Vec<u8>> {
+    memmem::find(message, QUOTED)?;
+    let Envelope { raw_data, log, message, at_message, of_journal } =
+        serde_json::from_slice::<Envelope<'_>>(message).ok()?;
+    let mut members = [raw_data, log, message, at_message, of_journal].into_iter().flatten();
+    let line = members.find(|member| member.as_bytes().starts_with(BEGINNING))?;
+    // Docker keeps the end of the line.
+    Some(line.trim_end_matches(['\r', '\n']).as_bytes().to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LINE: &str = r#"{"v":1,"time":"2026-01-01T00:00:00.000Z","boot":"b1"}"#;
+
+    #[test]
+    fn a_line_is_found_in_what_collectors_make_of_it() {
+        let quoted = serde_json::Value::from(LINE).to_string();
+        let ended = serde_json::Value::from(format!("{LINE}\n")).to_string();
+        for collected in [
+            LINE.to_owned(),
+            format!(r#"{{"log":{ended},"stream":"stdout","time":"2026-01-01T00:00:00.1Z"}}"#),
+            format!(r#"{{"timestamp":1,"message":{quoted},"ingestionTime":2}}"#),
+            format!(r#"{{"@timestamp":"x","@message":{quoted}}}"#),
+            format!(r#"{{"MESSAGE":{quoted},"_PID":"7"}}"#),
+            format!("2026-01-01T00:00:00.1Z {LINE}"),
+            format!("2026-01-01T00:00:00.1Z stdout F {LINE}"),
+            format!("tenure-1  | {LINE}"),
+        ] {
+            assert_eq!(unwrapped(collected.as_bytes()), LINE.as_bytes(), "{collected}");
+        }
+        for other in ["", "words", "{", "x{ {\"v\":1", r#"{"message":"words"}"#, r#"{"log":7}"#] {
+            assert_eq!(unwrapped(other.as_bytes()), other.as_bytes());
+        }
+        // What looks like a line within another's words is none.
+        for within in [format!(r#"{{"detail":{{"a":1}},"x":{LINE}}}"#), format!("say {{}} {LINE}")] {
+            assert_eq!(unwrapped(within.as_bytes()), within.as_bytes());
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::verify::{Kind, verify_stdout};
+use super::verify::{Kind, verify_collected};
 use super::{Audit, Entry, Event, Line, Peer, Run, RunStamp, Source, unwrapped, verify};
 use crate::clock::{Clock, Moment};
 use crate::fuzz::Bytes;
@@ -12,7 +12,8 @@ pub(crate) fn read(data: &[u8]) {
     let lines = data.split_inclusive(|&byte| byte == b'\n').count() as u64;
     // What was collected in a wrapping has a chain for each boot, as standard output has.
     let wrapped = data.split(|&byte| byte == b'\n').any(|line| unwrapped(line).len() != line.len());
-    for (stdout, report) in [(wrapped, verify(data)), (true, verify_stdout(data))] {
+    for collected in [false, true] {
+        let report = if collected { verify_collected([data], &mut |_| {}) } else { verify(data) };
         let report = report.expect("bytes can be read");
         assert_eq!(report.lines, lines);
         let within = |line: u64| (1..=lines).contains(&line);
@@ -20,9 +21,9 @@ pub(crate) fn read(data: &[u8]) {
         assert!(report.problems.is_sorted_by_key(|problem| problem.line));
         assert!(report.more_problems == 0 || report.problems.len() == 1_000);
         if lines > 0 && report.is_good() {
-            assert!(report.head.is_some() && report.chains > 0, "{report}");
-            assert!(stdout || report.chains == 1, "{report}");
-            if !wrapped {
+            assert!(report.chains > 0 && (report.head.is_some() || report.chains > 1), "{report}");
+            assert!(collected || wrapped || report.chains == 1, "{report}");
+            if !wrapped && !collected {
                 without_a_line_it_is_broken(data);
             }
         }
@@ -30,6 +31,26 @@ pub(crate) fn read(data: &[u8]) {
             assert!(report.problems.iter().any(|it| it.line == lines && it.kind == Kind::Torn), "{report}");
         }
     }
+    several(data);
+}
+
+/// What was collected is judged alike in whatever order it came, and however often.
+fn several(data: &[u8]) {
+    let lines: Vec<&[u8]> = data.split_inclusive(|&byte| byte == b'\n').collect();
+    let good = |lines: &[&[u8]]| {
+        let mut placed = 0u64;
+        let report = verify_collected([lines.concat().as_slice()], &mut |_| placed += 1).expect("read");
+        assert!(placed + report.repeated <= report.lines, "{report}");
+        assert_eq!(report.by_chain.iter().map(|chain| chain.lines).sum::<u64>(), placed, "{report}");
+        (report.is_good(), placed)
+    };
+    let (is_good, placed) = good(&lines);
+    if !is_good || lines.len() > 200 {
+        return;
+    }
+    let backwards: Vec<&[u8]> = lines.iter().rev().copied().collect();
+    assert_eq!(good(&backwards), (true, placed));
+    assert_eq!(good(&[&lines[..], &backwards[..]].concat()), (true, placed));
 }
 
 /// A line in the middle of a whole file.

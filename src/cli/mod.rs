@@ -3,7 +3,7 @@
 //! A command is given its surroundings as a [`Session`] and returns an [`Output`], so that all of it can be tested
 //! without a process. [`main`] is the only place that looks at the real environment and terminal.
 
-mod audit;
+pub(crate) mod audit;
 mod check;
 mod client;
 mod completions;

@@ -21,7 +21,7 @@ pub fn anchors(named: &[PathBuf], stdin: &mut dyn Read) -> Result<Anchors, Trace
     let mut anchors = Anchors::default();
     let [in_token, in_header, of_login] =
         [&b"audit_head"[..], b"x-tenure-chain", b"/login"].map(memmem::Finder::new);
-    for source in Source::all(named, stdin)? {
+    for source in Source::all(named, stdin)?.into_iter().filter(|source| !source.is_no_file()) {
         let read = source.lines(&Cell::new(0), &mut |number, piece| {
             let Piece::Vault(line) = piece else { return };
             if [&in_token, &in_header, &of_login].iter().all(|finder| finder.find(line).is_none()) {

@@ -4,7 +4,7 @@
 //! and names it. A file may hold the lines of several brokers, as a collector of their standard output makes it: each chain
 //! is followed by itself.
 
-use crate::audit::chain::{Hash, split};
+use crate::audit::chain::{Hash, split, stated};
 
 /// More chains at once are not followed in one file.
 const MOST_CHAINS: usize = 4096;
@@ -25,10 +25,15 @@ pub(super) struct Chains {
 impl Chains {
     /// Takes the next line of the file; `reopened` says that it is the first one after a rotation.
     pub(super) fn line(&mut self, number: u64, line: &[u8], reopened: bool) {
+        let read = stated(line);
         if self.broken {
+            // How many chains begin tells how the file is to be read again.
+            if read.is_some_and(|(seq, prev, _)| seq == 1 && prev == Hash::NONE) {
+                self.begun.push(number);
+            }
             return;
         }
-        let Some((seq, prev, hash)) = tail(line) else {
+        let Some((seq, prev, hash)) = read.filter(|_| fits(line)) else {
             self.broken = true;
             return;
         };
@@ -53,14 +58,7 @@ impl Chains {
     }
 }
 
-/// The number, the hash before and the own hash of a line, if that is the hash of its bytes.
-fn tail(line: &[u8]) -> Option<(u64, Hash, Hash)> {
-    let (content, hash) = split(line)?;
-    let (rest, prev) = content.strip_suffix(b"\"")?.split_last_chunk::<64>()?;
-    let rest = rest.strip_suffix(br#","prev":""#)?;
-    let digits = rest.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
-    let (rest, seq) = rest.split_at(rest.len() - digits);
-    rest.strip_suffix(br#","seq":"#)?;
-    let seq = std::str::from_utf8(seq).ok()?.parse().ok()?;
-    (Hash::of(content) == hash).then_some((seq, Hash::parse(prev)?, hash))
+/// Whether a line's own hash is that of its bytes.
+fn fits(line: &[u8]) -> bool {
+    split(line).is_some_and(|(content, hash)| Hash::of(content) == hash)
 }

@@ -160,17 +160,23 @@ impl<'a> Survey<'a> {
         for (file, source) in sources.iter().enumerate() {
             let counted = Cell::new(0);
             let mut lines: u32 = 0;
+            let mut last = 0;
             let read = source.lines(&counted, &mut |line, piece| {
                 if lines.is_multiple_of(TOLD_EVERY) {
                     (self.progress)(Progress { pass: self.read, bytes: before + counted.get(), of });
                 }
                 lines = lines.wrapping_add(1);
+                last = line;
                 sink(self, file, line, piece);
             });
             before += source.bytes;
-            if let Err(source) = read {
-                result = Err(TraceError::Read { name: self.files[file].name.clone(), source });
+            let Err(error) = read else { continue };
+            let Some(why) = source.excuse(&error) else {
+                result = Err(TraceError::Read { name: self.files[file].name.clone(), source: error });
                 break;
+            };
+            if self.read == 1 {
+                self.skip(place(file, last + 1), why);
             }
         }
         self.sources = sources;
@@ -382,15 +388,20 @@ impl<'a> Survey<'a> {
                 let mut numbers = Vec::new();
                 let mut failed = Ok(());
                 let mut into = std::io::BufWriter::with_capacity(1 << 16, &mut into);
-                source.lines(&Cell::new(0), &mut |number, piece| {
+                let read = source.lines(&Cell::new(0), &mut |number, piece| {
                     if let (true, Piece::Broker(bytes)) = (failed.is_ok(), piece) {
                         numbers.push(number);
                         failed = into.write_all(bytes).and_then(|()| into.write_all(b"\n"));
                     }
-                })?;
+                });
+                read.or_else(|error| source.excuse(&error).map(drop).ok_or(error))?;
                 failed.and_then(|()| into.flush()).map(|()| numbers)
             });
-            let report = crate::audit::verify(BufReader::with_capacity(1 << 16, lines));
+            let lines = [BufReader::with_capacity(1 << 16, lines)];
+            let report = match self.chains[file].begun.len() {
+                0 | 1 => verify::verify_all(lines, &mut |_| {}),
+                _ => verify::verify_collected(lines, &mut |_| {}),
+            };
             let numbers = feeding.join().unwrap_or_else(|_| Err(std::io::Error::other("the reader ended")));
             Ok((report.map_err(wrong)?, numbers.map_err(wrong)?))
         })

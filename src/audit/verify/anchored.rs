@@ -84,23 +84,48 @@ pub struct Problem {
 pub struct Anchored {
     /// Anchors of this log's boots, and of those that go on from it, that count.
     pub anchors: usize,
+    /// Those of lines before the first: of files that were rotated away, and that are not given.
+    pub earlier: usize,
     /// Those of other chains: of other brokers, as far as is known.
     pub others: usize,
-    /// How far the log is confirmed: the last line that an anchor names.
+    /// How far the log is confirmed: the last line that an anchor names. Of several chains each has its own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub covered: Option<Head>,
     /// When that anchor was made, by upstream's clock.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub covered_at: Option<String>,
-    /// Lines after that one: changed or cut, that would not show.
+    /// Lines after that one, in all chains: changed or cut, that would not show.
     pub uncovered: u64,
     /// When the first of these was written.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub uncovered_since: Option<String>,
+    /// Each chain by itself, where there are several.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub by_chain: Vec<Cover>,
+    /// Chains that no anchor confirms any line of, where there are several.
+    pub unconfirmed: u64,
     /// Boots whose first login upstream's log does not name: their anchors are taken at the word of who made the first.
     pub unproved: Vec<String>,
     /// All findings, up to a hundred of each kind.
     pub problems: Vec<Problem>,
+}
+
+/// How far one chain is confirmed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Cover {
+    /// The chain, as the report of the log counts them.
+    pub number: usize,
+    /// The last line that an anchor names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub covered: Option<Head>,
+    /// When that anchor was made, by upstream's clock.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub covered_at: Option<String>,
+    /// Lines after that one.
+    pub uncovered: u64,
+    /// When the first of these was written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uncovered_since: Option<String>,
 }
 
 /// A log while it is read, beside the anchors.
@@ -111,13 +136,17 @@ pub struct Comparison<'a> {
     by_head: HashMap<Head, &'a Anchor>,
     /// The lines that anchors name, as the head or as where the boot began, and whether the log has them.
     named: HashMap<Head, bool>,
-    /// The number of the last line of each boot.
-    boots: BTreeMap<String, u64>,
+    /// The number of the last line of each boot, and the chain that it is of.
+    boots: BTreeMap<String, (u64, usize)>,
+    /// The number of the first line of each chain.
+    begins: HashMap<usize, u64>,
     times: Option<(String, String)>,
     /// Findings on the anchors of a boot; those of other logs' boots are not this one's.
     suspect: Vec<(&'a str, Problem)>,
     /// Boots whose first login is not known.
     unproved: BTreeSet<&'a str>,
+    /// How far each chain is confirmed.
+    covers: BTreeMap<usize, Cover>,
     result: Anchored,
 }
 
@@ -188,9 +217,11 @@ impl Anchors {
             by_head,
             named,
             boots: BTreeMap::new(),
+            begins: HashMap::new(),
             times: None,
             suspect,
             unproved,
+            covers: BTreeMap::new(),
             result: Anchored::default(),
         }
     }
@@ -201,29 +232,58 @@ impl Comparison<'_> {
     pub fn see(&mut self, line: &Seen<'_>) {
         match &mut self.times {
             None => self.times = Some((line.time.to_owned(), line.time.to_owned())),
-            Some((_, last)) => line.time.clone_into(last),
+            // Lines of several brokers are not in the order of their times.
+            Some((first, _)) if line.time < first.as_str() => line.time.clone_into(first),
+            Some((_, last)) if line.time > last.as_str() => line.time.clone_into(last),
+            Some(_) => {}
         }
         match self.boots.get_mut(line.boot) {
-            Some(last) => *last = line.head.seq,
-            None => drop(self.boots.insert(line.boot.to_owned(), line.head.seq)),
+            Some(last) => *last = (line.head.seq, line.chain),
+            None => drop(self.boots.insert(line.boot.to_owned(), (line.head.seq, line.chain))),
         }
+        self.begins.entry(line.chain).or_insert(line.head.seq);
         if let Some(seen) = self.named.get_mut(&line.head) {
             *seen = true;
         }
-        let result = &mut self.result;
+        let of = self.covers.entry(line.chain).or_default();
         if let Some(anchor) = self.by_head.get(&line.head) {
-            result.covered = Some(line.head);
-            result.covered_at = Some(anchor.time.clone());
-            (result.uncovered, result.uncovered_since) = (0, None);
+            of.covered = Some(line.head);
+            of.covered_at = Some(anchor.time.clone());
+            (of.uncovered, of.uncovered_since) = (0, None);
         } else {
-            result.uncovered += 1;
-            result.uncovered_since.get_or_insert_with(|| line.time.to_owned());
+            of.uncovered += 1;
+            of.uncovered_since.get_or_insert_with(|| line.time.to_owned());
         }
     }
 
-    /// What comes of it, once all lines were seen.
+    /// What the anchors say of the chains, each and all of them.
+    fn cover(&mut self) {
+        let covers = std::mem::take(&mut self.covers).into_iter();
+        let covers: Vec<_> = covers.map(|(number, cover)| Cover { number, ..cover }).collect();
+        let result = &mut self.result;
+        result.uncovered = covers.iter().map(|cover| cover.uncovered).sum();
+        result.uncovered_since = covers.iter().filter_map(|cover| cover.uncovered_since.clone()).min();
+        if let [only] = &covers[..] {
+            (result.covered, result.covered_at) = (only.covered, only.covered_at.clone());
+            return;
+        }
+        result.unconfirmed = covers.iter().filter(|cover| cover.covered.is_none()).count() as u64;
+        result.by_chain = covers;
+    }
+
+    /// What comes of it, once all lines were seen. `wanted` are boots whose lines must be among them.
     #[must_use]
-    pub fn finish(mut self) -> Anchored {
+    pub fn finish(mut self, wanted: &[String]) -> Anchored {
+        self.cover();
+        for boot in wanted.iter().filter(|boot| !self.boots.contains_key(*boot)) {
+            let known = self.counted.iter().find(|anchor| anchor.boot == *boot);
+            let place = known.map_or("", |anchor| &anchor.place);
+            let in_vault = if known.is_some() { "anchors of it" } else { "none either" };
+            let message = format!(
+                "it is another file: none of its lines is of boot {boot}, which was asked for; Vault's log has {in_vault}"
+            );
+            self.result.add(Finding::Swapped, message, place);
+        }
         for (boot, problem) in std::mem::take(&mut self.suspect) {
             if self.boots.contains_key(boot) {
                 self.result.add(problem.kind, problem.message, &problem.place);
@@ -235,7 +295,12 @@ impl Comparison<'_> {
         for anchor in std::mem::take(&mut self.counted) {
             if self.holds(anchor.head) {
                 self.result.anchors += 1;
-            } else if let Some(&last) = self.boots.get(&anchor.boot) {
+            } else if let Some(&(last, chain)) = self.boots.get(&anchor.boot) {
+                // That lines are missing there, unless the file goes on from another, is told by the chain.
+                if self.begins.get(&chain).is_some_and(|&first| anchor.head.seq < first) {
+                    self.result.earlier += 1;
+                    continue;
+                }
                 self.result.anchors += 1;
                 self.contradicts(anchor, last);
             } else if let Some(began) = anchor.began.filter(|began| began.seq > 0 && self.holds(*began)) {
@@ -251,7 +316,7 @@ impl Comparison<'_> {
             }
         }
         self.result.others = others.len();
-        if self.result.anchors == 0
+        if self.result.anchors + self.result.earlier == 0
             && let Some((first, last)) = &self.times
             && let Some(anchor) = others.iter().find(|anchor| within(&anchor.time, first, last))
         {
@@ -326,7 +391,23 @@ impl fmt::Display for Anchored {
                 self.unproved.len()
             )?;
         }
+        if self.earlier > 0 {
+            writeln!(
+                f,
+                "{} anchors are of lines before the first: of a file that is not given",
+                self.earlier
+            )?;
+        }
         match (&self.covered, &self.covered_at) {
+            _ if !self.by_chain.is_empty() => {
+                let (all, none) = (self.by_chain.len(), self.unconfirmed);
+                writeln!(
+                    f,
+                    "Vault's log confirms {} of {all} chains, up to where the table says ({} anchors)",
+                    all as u64 - none,
+                    self.anchors
+                )?;
+            }
             (Some(head), Some(at)) => {
                 writeln!(
                     f,

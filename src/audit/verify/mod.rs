@@ -7,17 +7,20 @@
 use std::collections::BTreeSet;
 use std::io::{self, BufRead, Read as _};
 
-use super::chain::{Hash, Head, split};
+use super::chain::{Hash, Head, split, stated};
 use super::file::MAX_LINE;
 use super::frame::unwrapped;
 use super::line::{Line, VERSION};
 
 pub mod anchored;
+mod collected;
 mod report;
 #[cfg(test)]
 mod tests;
 
-pub use report::{CAVEAT, Kind, Problem, Report};
+pub use report::{CAVEAT, ChainSeen, Kind, Problem, Report};
+
+use collected::Collected;
 
 /// Lines out of place, and gaps, that are remembered to be matched with each other.
 const REMEMBERED: usize = 100_000;
@@ -27,7 +30,7 @@ const REMEMBERED: usize = 100_000;
 /// # Errors
 /// The reader's.
 pub fn verify(reader: impl BufRead) -> io::Result<Report> {
-    walk([reader], false, &mut |_| {})
+    verify_all([reader], &mut |_| {})
 }
 
 /// Verifies the files of one chain that was rotated, in their order, and shows each line whose hash fits to `seen`. Lines
@@ -37,18 +40,39 @@ pub fn verify(reader: impl BufRead) -> io::Result<Report> {
 /// The readers'.
 pub fn verify_all(
     readers: impl IntoIterator<Item = impl BufRead>,
-    may_restart: bool,
     seen: &mut dyn FnMut(&Seen<'_>),
 ) -> io::Result<Report> {
-    walk(readers, may_restart, seen)
+    let mut walk = Walk::new();
+    let mut lines = Lines::of(readers);
+    let mut current = lines.next()?;
+    while let Some(item) = current {
+        if let (Some(line), Some(time)) = (item.good(), &item.time) {
+            let head = Head { seq: line.seq, hash: line.hash };
+            seen(&Seen { at: line.at, chain: 0, head, boot: line.boot, time });
+        }
+        let next = lines.next()?;
+        walk.step(item, next.as_ref());
+        current = next;
+    }
+    Ok(walk.finish(lines.at))
 }
 
-/// Verifies collected standard output: each boot may begin a chain of its own.
+/// Verifies what was collected of any number of brokers, each chain by itself: lines may come between each other in any way,
+/// twice, and within a chain out of order. Each line that has its place is shown to `seen`, those of a chain in its order.
+/// Lines are counted over all readers.
 ///
 /// # Errors
-/// The reader's.
-pub fn verify_stdout(reader: impl BufRead) -> io::Result<Report> {
-    walk([reader], true, &mut |_| {})
+/// The readers'.
+pub fn verify_collected(
+    readers: impl IntoIterator<Item = impl BufRead>,
+    seen: &mut dyn FnMut(&Seen<'_>),
+) -> io::Result<Report> {
+    let mut collected = Collected::new(seen);
+    let mut lines = Lines::of(readers);
+    while let Some(item) = lines.next()? {
+        collected.take(item);
+    }
+    Ok(collected.finish(lines.at))
 }
 
 /// A line whose hash fits its bytes, wherever it stands.
@@ -56,32 +80,14 @@ pub fn verify_stdout(reader: impl BufRead) -> io::Result<Report> {
 pub struct Seen<'a> {
     /// The line, counted over all files.
     pub at: u64,
+    /// The chain that it is of, from 0 on, as [`ChainSeen::number`] has it; always 0 for a broker's own file.
+    pub chain: usize,
     /// Its number, and its hash.
     pub head: Head,
     /// The boot that wrote it.
     pub boot: &'a str,
     /// When.
     pub time: &'a str,
-}
-
-fn walk<R: BufRead>(
-    readers: impl IntoIterator<Item = R>,
-    may_restart: bool,
-    seen: &mut dyn FnMut(&Seen<'_>),
-) -> io::Result<Report> {
-    let mut walk = Walk::new(may_restart);
-    let mut lines = Lines { readers: readers.into_iter(), reader: None, bytes: Vec::new(), at: 0 };
-    let mut current = lines.next()?;
-    while let Some(item) = current {
-        if let (Some(line), Some(time)) = (item.good(), &item.time) {
-            let head = Head { seq: line.seq, hash: line.hash };
-            seen(&Seen { at: line.at, head, boot: line.boot, time });
-        }
-        let next = lines.next()?;
-        walk.step(item, next.as_ref());
-        current = next;
-    }
-    Ok(walk.finish(lines.at))
 }
 
 /// The lines of several files, one after the other.
@@ -93,6 +99,10 @@ struct Lines<I, R> {
 }
 
 impl<R: BufRead, I: Iterator<Item = R>> Lines<I, R> {
+    fn of(readers: impl IntoIterator<Item = R, IntoIter = I>) -> Self {
+        Self { readers: readers.into_iter(), reader: None, bytes: Vec::new(), at: 0 }
+    }
+
     fn next(&mut self) -> io::Result<Option<Item>> {
         loop {
             if let Some(reader) = &mut self.reader
@@ -191,10 +201,12 @@ fn judge(collected: &[u8], at: u64) -> Item {
         (Err(error), _) => Some((Kind::NotALine, format!("it is not a line of an audit log: {error}"))),
     };
     let line = parsed.ok();
+    // What a line says that is none by itself is worth knowing: it may be where one is missing.
+    let at_its_end = if line.is_none() { stated(bytes) } else { None };
     Item {
         at,
-        seq: line.as_ref().map(|line| line.seq),
-        prev: line.as_ref().map(|line| line.prev),
+        seq: line.as_ref().map(|line| line.seq).or(at_its_end.map(|(seq, ..)| seq)),
+        prev: line.as_ref().map(|line| line.prev).or(at_its_end.map(|(_, prev, _)| prev)),
         hash: parts.map(|(_, hash)| hash),
         reopened: line.as_ref().and_then(|line| line.previous),
         fault,
@@ -222,7 +234,6 @@ struct Stray {
 
 struct Walk {
     report: Report,
-    may_restart: bool,
     boots: BTreeSet<String>,
     boot: Option<String>,
     /// The number of the last line of the chain, and the line of the file that it is.
@@ -237,10 +248,9 @@ struct Walk {
 }
 
 impl Walk {
-    fn new(may_restart: bool) -> Self {
+    fn new() -> Self {
         Self {
             report: Report::new(),
-            may_restart,
             boots: BTreeSet::new(),
             boot: None,
             seq: 0,
@@ -343,9 +353,10 @@ impl Walk {
     }
 
     fn restart(&mut self, line: &Good<'_>) {
-        if !self.may_restart && !line.wrapped {
+        if !line.wrapped {
             let message = format!(
-                "a new chain begins: the log before it ended at seq {} and was not continued",
+                "a new chain begins: the log before it ended at seq {} and was not continued; if these are lines of several \
+                 brokers, as a pipeline collects them, say --collected",
                 self.seq
             );
             self.report.add(line.at, Some(1), Kind::Restarted, message);

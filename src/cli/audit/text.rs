@@ -305,7 +305,7 @@ pub(super) fn report(report: &Report, screen: Screen) -> String {
     out
 }
 
-fn table(screen: Screen, rows: &[Vec<Cell>], of: usize, out: &mut String) {
+pub(super) fn table(screen: Screen, rows: &[Vec<Cell>], of: usize, out: &mut String) {
     if rows.len() == 1 {
         *out += "none\n";
         return;

@@ -50,12 +50,16 @@ pub(super) struct Source {
     open: Open,
     /// Its size, compressed as it may be, where it is known.
     pub(super) bytes: u64,
+    /// It was found in a folder, and not named itself.
+    found: bool,
 }
 
 #[derive(Debug)]
 enum Open {
     Path(PathBuf),
     Kept(File),
+    /// A socket, a pipe, a device.
+    NoFile,
 }
 
 /// Why the input cannot be read.
@@ -90,18 +94,43 @@ impl Source {
             if path == Path::new("-") {
                 let kept = spool(stdin).map_err(unreadable)?;
                 let bytes = kept.metadata().map_or(0, |meta| meta.len());
-                found.push(Self { name: "(standard input)".to_owned(), open: Open::Kept(kept), bytes });
+                found.push(Self {
+                    name: "(standard input)".to_owned(),
+                    open: Open::Kept(kept),
+                    bytes,
+                    found: false,
+                });
                 continue;
             }
             let before = found.len();
             walk(path, &mut found).map_err(unreadable)?;
-            if found.len() == before {
+            if found[before..].iter().all(|source| matches!(source.open, Open::NoFile)) {
                 return Err(ReadError::Empty { name: path.display().to_string() });
             }
         }
         found.sort_by(|a, b| a.name.cmp(&b.name));
         found.dedup_by(|a, b| a.name == b.name);
         Ok(found)
+    }
+
+    /// Why this error is no reason to give up on the other files: one that was found in a folder cannot be opened, or its
+    /// gzip is damaged, so that what is before the damage was read.
+    pub(super) fn excuse(&self, error: &io::Error) -> Option<&'static str> {
+        use io::ErrorKind::{NotFound, PermissionDenied};
+
+        match (&self.open, error.kind()) {
+            (Open::NoFile, _) => Some("it is no file: a socket, a pipe or a device"),
+            (_, PermissionDenied | NotFound) if self.found => Some("it cannot be opened; may you read it?"),
+            _ if error.raw_os_error().is_none() => {
+                Some("its gzip is cut off or damaged here, and nothing after it is read")
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether there is nothing in it to be read.
+    pub(super) fn is_no_file(&self) -> bool {
+        matches!(self.open, Open::NoFile)
     }
 
     /// Hands each line or document to `sink`, with its number from 1 on; blank lines are passed over. Gzip is told by its
@@ -117,6 +146,7 @@ impl Source {
                 file.rewind()?;
                 file
             }
+            Open::NoFile => return Err(io::ErrorKind::Unsupported.into()),
         };
         let mut reader = BufReader::with_capacity(BUFFER, Counted { file, counted });
         if reader.fill_buf()?.starts_with(&[0x1f, 0x8b]) {
@@ -135,15 +165,29 @@ fn walk(path: &Path, found: &mut Vec<Source>) -> io::Result<()> {
         // What is unreadable is told before hours of reading.
         File::open(path)?;
         let (name, bytes) = (path.display().to_string(), meta.len());
-        found.push(Source { name, open: Open::Path(path.to_owned()), bytes });
+        found.push(Source { name, open: Open::Path(path.to_owned()), bytes, found: false });
         return Ok(());
     }
-    for entry in std::fs::read_dir(path)? {
+    below(path, found)
+}
+
+/// Files in a folder. What cannot be opened is told of when it is read: the others are no worse for it.
+fn below(folder: &Path, found: &mut Vec<Source>) -> io::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
         let entry = entry?;
-        let (kind, path) = (entry.file_type()?, entry.path());
-        let is_link_to_folder = kind.is_symlink() && path.is_dir();
-        if !is_link_to_folder && (kind.is_dir() || path.is_file()) {
-            walk(&path, found)?;
+        let path = entry.path();
+        let add = |open| {
+            let bytes = std::fs::metadata(&path).map_or(0, |meta| meta.len());
+            Source { name: path.display().to_string(), open, bytes, found: true }
+        };
+        if entry.file_type()?.is_dir() {
+            if below(&path, found).is_err() {
+                found.push(add(Open::Path(path.clone())));
+            }
+        } else if path.is_file() {
+            found.push(add(Open::Path(path.clone())));
+        } else if !path.is_dir() {
+            found.push(add(Open::NoFile));
         }
     }
     Ok(())

@@ -109,9 +109,113 @@ fn an_input_that_is_not_there_is_named() {
     let files = Files::of(&[]);
     let empty = follow(&[files.path().to_owned()], &Selection::default()).unwrap_err();
     assert!(empty.to_string().contains("no file"), "{empty}");
+    // A log of Vault's that ends early would make anchors seem to be missing: there it is an error.
     std::fs::write(files.path().join("torn.gz"), [0x1f, 0x8b, 8, 0, 1]).unwrap();
-    let torn = follow(&[files.path().to_owned()], &Selection::default()).unwrap_err();
+    let torn = anchors(&[files.path().to_owned()], &mut std::io::empty()).unwrap_err();
     assert!(torn.to_string().contains("torn.gz"), "{torn}");
+}
+
+/// Where something was passed over, and why: the end of the file's name, and the line.
+fn passed_over(trace: &Trace) -> Vec<(String, u64, String)> {
+    let name = |file: u32| trace.files[file as usize].name.rsplit('/').next().unwrap().to_owned();
+    trace.skipped.iter().map(|one| (name(one.place.file), one.place.line, one.why.clone())).collect()
+}
+
+#[test]
+fn damaged_files_are_read_as_far_as_they_go_and_told_of() {
+    let world = World::new();
+    let plain = world.trace();
+    let (broker, vault) = (world.broker_log(), world.vault_log());
+    let pack = |text: &str| {
+        let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::none());
+        packed.write_all(text.as_bytes()).unwrap();
+        packed.finish().unwrap()
+    };
+    let text = |text: &str| text.as_bytes().to_vec();
+    let stamp = "{\"v\":1,\"time\":\"2026-01-01T00:00:00.000Z\",\"boot\":\"";
+    let of_vault = "{\"type\":\"response\",\"time\":\"2026-01-01T00:00:30Z\",\"request\":{\"path\":\"";
+    type Case = (&'static str, Vec<u8>, &'static [(u64, &'static str)]);
+    let cases: [Case; 10] = [
+        ("cut.gz", pack(&vault)[..40].to_vec(), &[(1, "cut off")]),
+        (
+            "damaged.gz",
+            [pack("noise\n"), b"\x1f\x8b\x08\0garbage".to_vec()].concat(),
+            &[(1, "no JSON"), (2, "gzip")],
+        ),
+        ("binary", b"\x00\x01\xff\n\xfe\xfd\n".to_vec(), &[(1, "binary"), (2, "binary")]),
+        (
+            "long",
+            text(&format!("x\n{{\"a\":\"{}\"}}\n", "y".repeat(10 << 20))),
+            &[(1, "no JSON"), (2, "1 MiB")],
+        ),
+        ("utf8", [of_vault.as_bytes(), b"\xff\"}}\n"].concat(), &[(1, "cannot be read as one")]),
+        (
+            "utf8-too",
+            [stamp.as_bytes(), b"\xff\",\"event\":\"read\"}\n"].concat(),
+            &[(1, "no line of a broker's")],
+        ),
+        ("bom", text(&format!("\u{feff}{}\n", vault.lines().next().unwrap())), &[(1, "no JSON object")]),
+        ("nul", text(&format!("{stamp}\0\0\"}}\n\0\0\0\n")), &[(1, "no line of a broker's"), (2, "binary")]),
+        ("crlf", text("\r\n{}\r\nwords\r\n"), &[(2, "no line of a broker's"), (3, "no JSON")]),
+        ("torn", text(stamp), &[(1, "ends in it")]),
+    ];
+    for (name, bytes, expected) in cases {
+        let files = Files::of(&[("vault.log", &vault)]);
+        std::fs::write(files.path().join(name), bytes).unwrap();
+        std::fs::write(files.path().join("broker.jsonl"), &broker).unwrap();
+        let trace = files.trace(&Selection::default());
+        let told = passed_over(&trace);
+        assert_eq!(told.len(), expected.len(), "{name}: {told:?}");
+        for ((file, line, why), (at, words)) in told.iter().zip(expected) {
+            assert!(file == name && line == at && why.contains(words), "{name}: {told:?}");
+        }
+        assert_eq!(trace.runs, plain.runs, "{name}: the others are read as ever");
+        let files = [files.path().to_owned()];
+        let all = Selection::default();
+        let report =
+            report(&files, &mut std::io::empty(), &all, Rules::default(), At::default(), &mut |_| {});
+        // Of lines that are of no run a report needs the first members alone.
+        assert!(report.unwrap().skipped == trace.skipped || name == "utf8-too" || name == "nul", "{name}");
+    }
+}
+
+/// Lines that end as Windows ends them are lines all the same.
+#[test]
+fn lines_may_end_in_a_carriage_return() {
+    let world = World::new();
+    let with = |log: String| log.replace('\n', "\r\n");
+    let files = Files::of(&[("b", &with(world.broker_log())), ("v", &with(world.vault_log()))]);
+    let trace = files.trace(&Selection::default());
+    assert_eq!((trace.skipped.len(), kinds(&trace)), (0, vec![]));
+    assert_eq!(trace.runs, world.trace().runs);
+}
+
+#[test]
+fn what_is_in_a_folder_and_no_file_is_told_of() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let world = World::new();
+    let files = Files::of(&[("b", &world.broker_log()), ("v", &world.vault_log()), ("unreadable", "")]);
+    let _socket = std::os::unix::net::UnixListener::bind(files.path().join("socket")).unwrap();
+    let locked = files.path().join("locked");
+    std::fs::create_dir(&locked).unwrap();
+    for path in [files.path().join("unreadable"), locked.clone()] {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o0)).unwrap();
+    }
+    let trace = files.trace(&Selection::default());
+    let mut expected = vec![("socket", 1, "it is no file")];
+    // Who may read everything can read these, too.
+    if std::fs::File::open(files.path().join("unreadable")).is_err() {
+        expected.splice(0..0, [("locked", 1, "cannot be opened")]);
+        expected.push(("unreadable", 1, "cannot be opened"));
+    }
+    let told = passed_over(&trace);
+    assert_eq!(told.len(), expected.len(), "{told:?}");
+    for ((file, line, why), (of, at, words)) in told.iter().zip(expected) {
+        assert!(file == of && *line == at && why.contains(words), "{told:?}");
+    }
+    assert_eq!(trace.runs, world.trace().runs);
+    std::fs::set_permissions(locked, std::fs::Permissions::from_mode(0o700)).unwrap();
 }
 
 #[test]

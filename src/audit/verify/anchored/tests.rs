@@ -1,7 +1,7 @@
 use std::path::Path;
 
 use super::*;
-use crate::audit::verify::{Kind, verify_all};
+use crate::audit::verify::{Kind, verify_all, verify_collected};
 use crate::audit::{self, Audit, Entry, Event};
 use crate::clock::Clock;
 
@@ -55,8 +55,8 @@ fn known(anchors: &[Anchor]) -> Anchors {
 
 fn compared(log: &str, anchors: &Anchors) -> (Vec<Kind>, Anchored) {
     let mut comparison = anchors.compare();
-    let report = verify_all([log.as_bytes()], false, &mut |line| comparison.see(line)).expect("it is read");
-    (report.problems.iter().map(|problem| problem.kind).collect(), comparison.finish())
+    let report = verify_all([log.as_bytes()], &mut |line| comparison.see(line)).expect("it is read");
+    (report.problems.iter().map(|problem| problem.kind).collect(), comparison.finish(&[]))
 }
 
 fn findings(anchored: &Anchored) -> BTreeSet<Finding> {
@@ -169,4 +169,76 @@ async fn anchors_of_other_brokers_are_nothing_to_this_log() {
     anchors.take(other);
     let (_, anchored) = compared(&written.log, &anchors);
     assert_eq!((anchored.problems.len(), anchored.others), (0, 1), "{anchored}");
+}
+
+/// After a rotation: what was anchored before is in the file before.
+#[tokio::test]
+async fn anchors_of_lines_before_a_files_first_are_no_findings() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (path, moved) = (folder.path().join("audit.jsonl"), folder.path().join("audit.jsonl.1"));
+    let clock = Clock::simulated();
+    let audit = Audit::open(audit::Config::File(path.clone()), "b1", clock.clone()).expect("a log");
+    let mut anchors = Anchors::default();
+    for number in 0..6 {
+        if number == 3 {
+            std::fs::rename(&path, &moved).expect("it is moved");
+            audit.reopen().await.expect("it is opened anew");
+        }
+        let _receipt =
+            audit.record(&Entry::granted(Event::Read).path("secret/data/a")).await.expect("a line");
+        anchors.take(Anchor {
+            boot: "b1".to_owned(),
+            head: audit.head(),
+            began: Some(audit.began()),
+            by: None,
+            time: clock.now().rfc3339(),
+            place: format!("vault.log:{number}"),
+        });
+    }
+    audit.close().await.expect("it closes");
+    let read = |path| std::fs::read_to_string(path).expect("a log");
+    let (_, anchored) = compared(&read(&path), &anchors);
+    assert_eq!((anchored.anchors, anchored.earlier, anchored.problems.len()), (3, 3, 0), "{anchored}");
+    let (_, anchored) = compared(&(read(&moved) + &read(&path)), &anchors);
+    assert_eq!((anchored.anchors, anchored.earlier, anchored.uncovered), (6, 0, 0), "{anchored}");
+    let (_, anchored) = compared(&read(&moved), &anchors);
+    assert_eq!(findings(&anchored), BTreeSet::from([Finding::CutTail]), "{anchored}");
+}
+
+/// Of what was collected each chain is confirmed by its own anchors, and no other's.
+#[tokio::test]
+async fn of_several_chains_each_is_confirmed_by_itself() {
+    let written = written().await;
+    let unknown = made_anew(&[("b7", 12)]).await;
+    let mut lines: Vec<&str> = written.log.lines().collect();
+    for (number, line) in unknown.lines().enumerate() {
+        lines.insert(number * 2, line);
+    }
+    let collected = |lines: &[&str], wanted: &[String]| {
+        let anchors = known(&written.anchors);
+        let mut comparison = anchors.compare();
+        let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+        let report =
+            verify_collected([text.as_bytes()], &mut |line| comparison.see(line)).expect("it is read");
+        assert!(report.is_good(), "{report}");
+        (report, comparison.finish(wanted))
+    };
+    let (report, anchored) = collected(&lines, &["b1".to_owned(), "b2".to_owned()]);
+    assert_eq!((anchored.problems.len(), anchored.unconfirmed, anchored.covered), (0, 1, None), "{anchored}");
+    let of = |boot: &str| report.by_chain.iter().find(|chain| chain.boot == boot).expect("a chain").number;
+    let cover = |number| anchored.by_chain.iter().find(|cover| cover.number == number).expect("a chain");
+    assert_eq!(cover(of("b1")).covered, Some(written.anchors[3].head));
+    assert_eq!(
+        (cover(of("b1")).uncovered, cover(of("b7")).covered, cover(of("b7")).uncovered),
+        (2, None, 12)
+    );
+    assert_eq!(anchored.uncovered, 14, "what follows in another chain covers nothing here");
+    // One of them ends early, and the other is what it was.
+    let at = lines.iter().rposition(|line| line.contains(r#""boot":"b2""#)).expect("a line");
+    let cut: Vec<&str> = lines.iter().copied().take(at - 2).chain(unknown.lines()).collect();
+    let (_, anchored) = collected(&cut, &[]);
+    assert_eq!(findings(&anchored), BTreeSet::from([Finding::CutTail]), "{anchored}");
+    assert!(anchored.problems.iter().all(|problem| problem.message.contains("boot b2")), "{anchored}");
+    let (_, anchored) = collected(&lines, &["b9".to_owned()]);
+    assert_eq!(findings(&anchored), BTreeSet::from([Finding::Swapped]), "{anchored}");
 }
