@@ -12,7 +12,7 @@ IN_PROCESS := $(filter-out stack $(WAITING),$(patsubst tests/%.rs,%,$(wildcard t
 .PHONY: test format lint docs unit fuzz fuzz-build fuzz-smoke real stack setup deny bench demo clean
 
 ## Everything that must hold, in the order in which it fails fastest.
-test: format lint docs unit fuzz-smoke real deny templates
+test: format lint docs unit fuzz-smoke real browser deny templates
 
 format:
 	cargo fmt --check
@@ -52,6 +52,20 @@ fuzz-smoke:
 ## The same behaviour on the real parts: Vault, OpenBao, PostgreSQL, an STS that checks signatures.
 real: setup
 	cargo test --locked --test stack -- --test-threads=8
+
+## A real browser looks at the auditor's pages; one of them: PAGE=week. What it saw lies in target/browser/shots.
+.PHONY: browser
+PAGE ?=
+REAL_LOGS := target/browser/real/vault/execution target/browser/real/openbao/execution
+browser: $(REAL_LOGS)
+	@command -v node >/dev/null && command -v npm >/dev/null || { echo "the browser needs Node 20.19 or newer, and npm"; exit 1; }
+	cargo build --locked --bin tenure
+	node tests/browser/check.mjs $(PAGE)
+
+# Of the real parts, as `make real` leaves them.
+$(REAL_LOGS) &:
+	$(MAKE) --no-print-directory setup
+	cargo test --locked --test stack -- an_execution_is_traced_and_a_bypass_found
 
 ## Builds and installs the real parts, once.
 setup:

@@ -182,6 +182,7 @@ fn an_execution_is_traced_and_a_bypass_found(server: &Server) {
     by_accessor(&broker, server, &accessor, text(&reserve["id"]), &folder);
     let python = text(&server.stack["python"]);
     finds_the_same(&broker, python, &Logs::read(&to("c"), &to("d")), &execution.arn, &stolen);
+    leave_for_the_browser(server, logs.path(), &execution.arn);
     broker.finish();
 }
 
@@ -275,4 +276,18 @@ fn by_accessor(broker: &Broker<'_>, server: &Server, accessor: &str, run: &str, 
         assert!(code == 2 && err.contains(says), "{code}: {err}");
         assert!(!err.contains(&token), "{err}");
     }
+}
+
+/// What `make browser` has pages made of.
+fn leave_for_the_browser(server: &Server, logs: &Path, execution: &str) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/browser/real").join(server.flavor.name());
+    let _ = std::fs::remove_dir_all(&folder);
+    std::fs::create_dir_all(folder.join("logs")).expect("a folder");
+    for (name, told) in
+        [("a", "history.json"), ("b", "nested.json"), ("c", "audit.jsonl"), ("d", "vault.log")]
+    {
+        std::fs::copy(logs.join(name), folder.join("logs").join(told)).expect("a copy");
+    }
+    // Last: it says that the rest is there.
+    std::fs::write(folder.join("execution"), execution).expect("a name");
 }
