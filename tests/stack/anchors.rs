@@ -112,6 +112,10 @@ fn eight_ways_of_tampering_are_each_named(server: &Server) {
         assert_eq!(found, [&BTreeSet::new(), &BTreeSet::from([kind.to_owned()])], "{what}: {report:#}");
         let (code, said, _) = run(&broker, &[&judged], &[]);
         assert!(code == 1 && said.contains(words), "{what}: {said}");
+        if by == "anchored" {
+            let (_, found) = reported(&broker, &[&judged]);
+            assert!(found.iter().any(|message| message.contains(words)), "{what}: {found:#?}");
+        }
     }
     // The old state, with a broker that goes on from it, as it would be put back before a restart.
     write(&broker.path("audit.jsonl"), &old);
@@ -188,6 +192,12 @@ fn a_log_that_was_rotated_is_confirmed_over_all_of_its_files(server: &Server) {
         report["anchored"]["covered"]["seq"].as_u64() > report["continues"]["seq"].as_u64(),
         "{report:#}"
     );
+    // In a report the files are in any order, and the anchors of the newer one confirm the older one as a whole.
+    let (seen, found) = reported(&broker, &[&log, &moved]);
+    let [confirmed, open] = ["anchored_lines", "unanchored_lines"].map(|name| seen[name].as_u64());
+    assert_eq!(confirmed.zip(open).map(|(a, b)| a + b), seen["broker_lines"].as_u64(), "{seen:#}");
+    assert!(open <= Some(5) && seen["unanchored_since"].is_string(), "{seen:#}");
+    assert_eq!((&seen["brokers_unanchored"], found), (&json!(0), BTreeSet::new()));
     // The new file alone says what it goes on from; the old one alone is not all that there was.
     let (code, report) = verify(&broker, &[&log]);
     assert_eq!(code, 0, "{report:#}");
@@ -330,6 +340,20 @@ fn verify(broker: &Broker<'_>, files: &[&PathBuf]) -> (i32, Value) {
     let (code, out, err) = run(broker, files, &["--json"]);
     assert!(code < 2, "{code}: {err}");
     (code, serde_json::from_str(&out).expect("JSON"))
+}
+
+/// What a report says of the anchors: the coverage, and the findings.
+#[track_caller]
+fn reported(broker: &Broker<'_>, files: &[&PathBuf]) -> (Value, BTreeSet<String>) {
+    let files: Vec<_> = files.iter().map(|file| file.display().to_string()).collect();
+    let mut words = vec!["audit", "report", "--json", broker.setup.server.says("audit_log")];
+    words.extend(files.iter().map(String::as_str));
+    let (code, out, err) = broker.tenure(&words);
+    assert!(code < 2, "{code}: {err}");
+    let report: Value = serde_json::from_str(&out).expect("JSON");
+    let found = report["findings"].as_array().into_iter().flatten();
+    let found = found.filter(|finding| finding["kind"] == "anchor_contradicts");
+    (report["coverage"].clone(), found.map(|finding| text(&finding["message"]).to_owned()).collect())
 }
 
 fn run(broker: &Broker<'_>, files: &[&PathBuf], more: &[&str]) -> (i32, String, String) {

@@ -39,7 +39,8 @@ pub fn anchors(named: &[PathBuf], stdin: &mut dyn Read) -> Result<Anchors, Trace
     Ok(anchors)
 }
 
-fn take(anchors: &mut Anchors, line: &VaultLine, place: &str) {
+/// Takes what a line of Vault's log tells of brokers' chains; `place` is where it stands.
+pub(super) fn take(anchors: &mut Anchors, line: &VaultLine, place: &str) {
     let time = line.at.to_string();
     if let Some(made) = line.made.as_ref().filter(|_| line.is_login()) {
         let boot = line.request.as_deref().and_then(|request| request.rsplit_once('-'));

@@ -20,12 +20,15 @@ pub(super) struct Chains {
     pub(super) broken: bool,
     /// Lines that begin a chain.
     pub(super) begun: Vec<u64>,
+    /// The number that the first line states.
+    pub(super) first: Option<u64>,
 }
 
 impl Chains {
     /// Takes the next line of the file; `reopened` says that it is the first one after a rotation.
     pub(super) fn line(&mut self, number: u64, line: &[u8], reopened: bool) {
         let read = stated(line);
+        self.first = self.first.or(read.map(|(seq, ..)| seq));
         if self.broken {
             // How many chains begin tells how the file is to be read again.
             if read.is_some_and(|(seq, prev, _)| seq == 1 && prev == Hash::NONE) {

@@ -91,6 +91,8 @@ pub enum FindingKind {
     ChainBroken,
     /// A log goes on from a file that is not among those given.
     ChainContinues,
+    /// An anchor in Vault's log contradicts a broker's, or another one: a cut tail, another file, a chain made anew.
+    AnchorContradicts,
     /// Lines were lost while the log could not be written.
     LinesLost,
     /// Many refusals in a short time.
@@ -118,6 +120,7 @@ impl FindingKind {
             Self::SubjectUnverified => "subject_unverified",
             Self::ChainBroken => "chain_broken",
             Self::ChainContinues => "chain_continues",
+            Self::AnchorContradicts => "anchor_contradicts",
             Self::LinesLost => "lines_lost",
             Self::DenialBurst => "denial_burst",
             Self::LeaseShared => "lease_shared",

@@ -13,7 +13,7 @@ use super::ledger::RunState;
 use super::output::{FileSeen, Finding, FindingKind, Severity, Skipped, SubjectSeen, VERSION};
 use super::read::Source;
 use super::select::Selection;
-use super::survey::Survey;
+use super::survey::{Confirmed, Survey};
 use super::{Progress, Rules, TraceError};
 use crate::audit::{Event, Line, Outcome};
 
@@ -73,6 +73,17 @@ pub struct Coverage {
     pub broker_last: Option<At>,
     /// Whether each broker's log is a whole chain.
     pub chains_whole: bool,
+    /// Anchors of these logs, in Vault's, that count.
+    pub anchors: u64,
+    /// Lines of brokers' logs that anchors confirm: a change of them would show.
+    pub anchored_lines: u64,
+    /// Lines that no anchor confirms, as they came after the last one.
+    pub unanchored_lines: u64,
+    /// When the first of these was written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unanchored_since: Option<At>,
+    /// Starts of brokers of which no line is confirmed.
+    pub brokers_unanchored: u64,
     /// Lines of Vault's audit log.
     pub vault_lines: u64,
     /// The first time of an answer in Vault's log.
@@ -346,12 +357,19 @@ fn is_verified(run: &RunState) -> bool {
 
 fn coverage(survey: &Survey<'_>, tally: &Tally, runs: &[&RunState], found: &[Finding]) -> Coverage {
     let files = &survey.files;
+    let none = Confirmed::default();
+    let confirmed = survey.confirmed.as_ref().unwrap_or(&none);
     Coverage {
         broker_lines: files.iter().map(|file| file.broker_lines).sum(),
         brokers: survey.ledger.boots.iter().filter(|boot| boot.first.is_some()).count() as u64,
         broker_first: files.iter().filter_map(|file| file.first).min(),
         broker_last: files.iter().filter_map(|file| file.last).max(),
         chains_whole: !found.iter().any(|finding| finding.kind == FindingKind::ChainBroken),
+        anchors: confirmed.anchors,
+        anchored_lines: confirmed.lines,
+        unanchored_lines: confirmed.unconfirmed,
+        unanchored_since: confirmed.since,
+        brokers_unanchored: confirmed.boots,
         vault_lines: files.iter().map(|file| file.vault_lines).sum(),
         vault_first: survey.vault_covers.map(|(from, _)| from),
         vault_last: survey.vault_covers.map(|(_, to)| to),

@@ -16,6 +16,7 @@ use std::io::{BufReader, Write as _};
 
 use memchr::memmem::Finder;
 
+use super::anchors;
 use super::at::At;
 use super::chain::Chains;
 use super::foreign::{Foreign, Key, Logins, Seen};
@@ -28,11 +29,15 @@ use super::read::{Piece, Source, place};
 use super::report::Tally;
 use super::select::{Choice, Chosen, Selection};
 use super::{Progress, TraceError};
+use crate::audit::verify::anchored::Anchors;
 use crate::audit::{Line, verify};
 use fetched::Fetching;
 
+mod confirmed;
 mod fetched;
 mod in_vault;
+
+pub(super) use confirmed::Confirmed;
 
 pub use fetched::MOST_HISTORIES;
 
@@ -85,6 +90,10 @@ pub(super) struct Survey<'a> {
     pub(super) histories_unknown: u64,
     /// What a report counts.
     pub(super) tally: Option<Tally>,
+    /// What Vault's log knows of brokers' chains.
+    anchors: Anchors,
+    /// How far that confirms them, for a report.
+    pub(super) confirmed: Option<Confirmed>,
     /// Histories that none of the files is.
     pub(super) fetching: Fetching<'a>,
     progress: &'a mut dyn FnMut(Progress),
@@ -119,6 +128,8 @@ impl<'a> Survey<'a> {
             vault_covers: None,
             histories_unknown: 0,
             tally: None,
+            anchors: Anchors::default(),
+            confirmed: None,
             fetching: Fetching::default(),
             progress,
             read: 0,
@@ -135,6 +146,9 @@ impl<'a> Survey<'a> {
         let boots: HashSet<u32> = self.ledger.runs.values().filter_map(|run| run.boot).collect();
         self.logins.resolve(&self.ledger, &boots);
         self.vault()?;
+        if self.tally.is_some() {
+            self.confirm()?;
+        }
         if let Some(records) = &mut self.records {
             records.retain(|(_, _, record)| match record {
                 Record::Broker(line) if line.run.is_none() => {
@@ -151,13 +165,23 @@ impl<'a> Survey<'a> {
         (listed.collect(), self.more_skipped)
     }
 
-    fn pass(&mut self, mut sink: impl FnMut(&mut Self, usize, u64, Piece<'_>)) -> Result<(), TraceError> {
+    fn pass(&mut self, sink: impl FnMut(&mut Self, usize, u64, Piece<'_>)) -> Result<(), TraceError> {
+        self.pass_over((0..self.sources.len()).collect(), sink)
+    }
+
+    /// A pass over these files, in that order.
+    fn pass_over(
+        &mut self,
+        files: Vec<usize>,
+        mut sink: impl FnMut(&mut Self, usize, u64, Piece<'_>),
+    ) -> Result<(), TraceError> {
         let sources = std::mem::take(&mut self.sources);
         let mut result = Ok(());
         self.read += 1;
-        let of = sources.iter().map(|source| source.bytes).sum();
+        let of = files.iter().map(|file| sources[*file].bytes).sum();
         let mut before = 0;
-        for (file, source) in sources.iter().enumerate() {
+        for file in files {
+            let source = &sources[file];
             let counted = Cell::new(0);
             let mut lines: u32 = 0;
             let mut last = 0;
@@ -320,6 +344,10 @@ impl<'a> Survey<'a> {
                     {
                         this.know_token(&line);
                         this.logins.take(&line);
+                        if this.tally.is_some() {
+                            let place = format!("{}:{number}", this.files[file].name);
+                            anchors::take(&mut this.anchors, &line, &place);
+                        }
                     }
                 }
                 _ => {}

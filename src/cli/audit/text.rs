@@ -338,6 +338,7 @@ fn coverage(report: &Report, screen: Screen, out: &mut String) {
         row("brokers' logs", Cell::from(broker)),
         row("chains are whole", yes(seen.chains_whole)),
         row("Vault's log", Cell::from(vault)),
+        row("lines it confirms", of(seen.anchored_lines, seen.anchored_lines + seen.unanchored_lines)),
         row("it has our headers", yes(seen.headers_audited)),
         row("our roles are known", yes(seen.roles_known)),
         row("runs that ended", of(seen.runs_ended, seen.runs)),

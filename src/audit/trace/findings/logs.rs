@@ -8,12 +8,14 @@ use crate::audit::trace::chain::Chains;
 use crate::audit::trace::foreign::{Foreign, Key};
 use crate::audit::trace::output::{Finding, FindingKind, Place, Severity};
 use crate::audit::trace::survey::Survey;
+use crate::audit::verify::anchored;
 
 /// Problems of one file's chain that are findings of their own.
 const PROBLEMS: usize = 20;
 
 pub(super) fn judge(survey: &Survey<'_>, found: &mut Vec<Finding>) -> Result<(), TraceError> {
     chains(survey, found)?;
+    anchors(survey, found);
     for (mark, lost) in &survey.ledger.lost {
         let torn = lost
             .torn_bytes
@@ -30,6 +32,30 @@ pub(super) fn judge(survey: &Survey<'_>, found: &mut Vec<Finding>) -> Result<(),
     not_in_vault(survey, found);
     coverage(survey, found);
     Ok(())
+}
+
+/// What Vault's log has of chains and brokers' logs have not.
+fn anchors(survey: &Survey<'_>, found: &mut Vec<Finding>) {
+    for problem in survey.confirmed.iter().flat_map(|confirmed| &confirmed.problems) {
+        let severity = match problem.kind {
+            // Whoever may log in as the broker does can write one, and it counts for nothing.
+            anchored::Finding::Foreign => Severity::Warning,
+            _ => Severity::Error,
+        };
+        let line = problem.place.rsplit_once(':').and_then(|(name, line)| {
+            let file = survey.files.iter().position(|file| file.name == name)?;
+            Some(Place { file: u32::try_from(file).ok()?, line: line.parse().ok()? })
+        });
+        found.push(Finding {
+            severity,
+            kind: FindingKind::AnchorContradicts,
+            at: None,
+            run: None,
+            message: problem.message.clone(),
+            lines: line.into_iter().collect(),
+            more_lines: 0,
+        });
+    }
 }
 
 fn chains(survey: &Survey<'_>, found: &mut Vec<Finding>) -> Result<(), TraceError> {

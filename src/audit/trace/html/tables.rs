@@ -288,6 +288,15 @@ pub(super) fn coverage(report: &Report) -> Table<'_> {
         ("Starts of brokers", seen.brokers.to_string()),
         ("Brokers' logs cover", span(seen.broker_first, seen.broker_last)),
         ("Each of them is a whole chain", yes(seen.chains_whole)),
+        (
+            "Lines that anchors in Vault's log confirm",
+            format!(
+                "{} of {}{}",
+                seen.anchored_lines,
+                seen.anchored_lines + seen.unanchored_lines,
+                seen.unanchored_since.map_or_else(String::new, |since| format!("; others since {since}"))
+            ),
+        ),
         ("Lines of Vault's audit log", seen.vault_lines.to_string()),
         ("Vault's log covers", span(seen.vault_first, seen.vault_last)),
         ("It has our headers: both logs join exactly", yes(seen.headers_audited)),
