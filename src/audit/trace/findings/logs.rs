@@ -108,14 +108,15 @@ fn chains(survey: &Survey<'_>, found: &mut Vec<Finding>) -> Result<(), TraceErro
     Ok(())
 }
 
+fn requests(count: u64) -> String {
+    if count == 1 { "one request".to_owned() } else { format!("{count} requests") }
+}
+
 fn bypass(survey: &Survey<'_>, key: &Key, foreign: &Foreign) -> Option<Finding> {
     let paths = some(foreign.paths.iter().map(|path| &**path), 8);
     let who = some(foreign.who.iter().map(|who| &**who), 3);
     let from = some(foreign.remotes.iter().map(|from| &**from), 3);
-    let count = match foreign.requests {
-        1 => "one request".to_owned(),
-        many => format!("{many} requests"),
-    };
+    let count = requests(foreign.requests);
     let refused = if foreign.effective == 0 { ", none of which did anything" } else { "" };
     let to = format!("{count} to {paths}{refused} (as {who}, from {from})");
     let severity = if foreign.effective > 0 { Severity::Error } else { Severity::Warning };
@@ -159,12 +160,13 @@ fn unknown_brokers(survey: &Survey<'_>, found: &mut Vec<Finding>) {
     if others.is_empty() {
         return;
     }
-    let requests: u64 = others.iter().map(|(_, foreign)| foreign.requests).sum();
+    let asked = requests(others.iter().map(|(_, foreign)| foreign.requests).sum());
     let boots = some(others.iter().map(|&(boot, _)| boot), 5);
     let message = format!(
-        "Vault was asked under our role by {} whose logs are not given, or by who says to be one: {requests} requests, with \
-         the boot ids {boots}",
+        "Vault was asked under our role by {} whose logs are not given, or by who says to be one: {asked}, with \
+         the boot {ids} {boots}",
         if others.len() == 1 { "a broker".to_owned() } else { format!("{} brokers", others.len()) },
+        ids = if others.len() == 1 { "id" } else { "ids" },
     );
     let marks = others.iter().flat_map(|(_, foreign)| foreign.marks.iter().map(|&mark| Some(mark)));
     let mut finding = finding(Severity::Warning, FindingKind::UnknownBroker, None, message, marks);
@@ -191,7 +193,7 @@ fn not_in_vault(survey: &Survey<'_>, found: &mut Vec<Finding>) {
     let message = format!(
         "the broker tells of {} that Vault's log does not have, though it covers that time: {}-{number} is the first. \
          Is all of Vault's log there, that of each node?",
-        if missing.len() == 1 { "one request".to_owned() } else { format!("{} requests", missing.len()) },
+        requests(missing.len() as u64),
         survey.ledger.boot_id(boot),
     );
     let marks = missing.iter().map(|call| Some(call.mark));
