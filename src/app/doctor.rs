@@ -22,7 +22,7 @@ use crate::lease::failure::Failure;
 use crate::lease::upstream::{CallId, Source as _, Token};
 use crate::run::Boot;
 use crate::source::vault::VaultSource;
-use crate::vault::VaultClient;
+use crate::vault::{Ask, CONTROL_LIMIT, Reply, VaultClient};
 
 /// The life of the run tokens that are made: longer than their examination takes, should their revocation fail.
 const SHORT: Duration = Duration::from_secs(60);
@@ -47,6 +47,12 @@ struct Bench<'a> {
 impl Bench<'_> {
     fn call(&self) -> CallId {
         self.doctor.boot.call(&self.doctor.run.id)
+    }
+
+    /// A question to Vault with that token.
+    async fn read(&self, token: &Token, path: &str) -> Result<Reply, Failure> {
+        let call = self.call();
+        self.client.read(Ask::with(&call, token, CONTROL_LIMIT), path, "", false).await
     }
 }
 

@@ -9,11 +9,8 @@ use serde::Deserialize;
 
 use super::chain::Head;
 use super::file::MAX_LINE;
-use super::line::Line;
+use super::line::{BEGINNING, Line};
 use super::{ocsf, syslog};
-
-/// How a line of ours begins.
-pub(super) const BEGINNING: &[u8] = br#"{"v":1,"time":""#;
 
 /// How one begins as a string in a JSON document.
 const QUOTED: &[u8] = br#""{\"v\":1,\"time\":\""#;

@@ -6,12 +6,16 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::chain::{Hash, Head};
-use super::entry::{Event, Outcome, Recovered, Source};
+use super::entry::Recovered;
 use super::values::WrappedKey;
 use super::who::{Peer, Run};
+use super::words::{Event, Outcome, Source};
 
 /// The version of the schema, in every line's `v`.
 pub const VERSION: u8 = 1;
+
+/// How a line of ours begins.
+pub(super) const BEGINNING: &[u8] = br#"{"v":1,"time":""#;
 
 /// One line of the audit log. Absent members are left out, unknown ones are an error.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

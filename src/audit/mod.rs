@@ -39,6 +39,7 @@ use std::time::Duration;
 use crate::clock::{Clock, Timestamp};
 use crate::secret::{Disclosure, sealed};
 
+mod at;
 mod chain;
 mod entry;
 mod file;
@@ -57,10 +58,12 @@ pub mod trace;
 mod values;
 pub mod verify;
 mod who;
+mod words;
 mod writer;
 
+pub use at::At;
 pub use chain::{Hash, Head};
-pub use entry::{Composed, Entry, Event, Fragment, Lead, Outcome, Recovered, Source, Via};
+pub use entry::{Composed, Entry, Fragment, Lead, Recovered};
 pub use frame::{Format, unwrapped};
 pub use line::{Line, VERSION, schema};
 pub use memory::Memory;
@@ -68,6 +71,7 @@ pub use syslog::Syslog;
 pub use values::{ValueKey, Values, WrappedKey};
 pub use verify::verify;
 pub use who::{Peer, Run, RunStamp, Subject};
+pub use words::{Event, Outcome, Source, Via};
 
 use entry::Render;
 use frame::Framing;

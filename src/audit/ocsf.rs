@@ -5,10 +5,10 @@
 
 use serde_json::{Map, Value, json};
 
-use super::entry::{Event, Outcome, Via};
+use super::at::At;
 use super::line::Line;
-use super::trace::At;
 use super::who::{Peer, Run};
+use super::words::{Event, Outcome, Via};
 
 /// The version of the schema, in each event's `metadata`.
 const VERSION: &str = "1.5.0";

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use memchr::{memchr, memmem};
 
-use super::frame::BEGINNING;
+use super::line::BEGINNING;
 use super::sink::Output;
 
 /// The most bytes of one message: what UDP carries over IPv4. The same holds for Unix sockets, so that a line does not

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::entry::Via;
+use super::words::Via;
 use crate::run;
 
 /// The local process that asked, as far as it is known.

@@ -11,8 +11,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::client::{Answer, Broker, BrokerArgs, Failure, secret};
-use super::screen::{Cell, Paint, Screen, printable, span};
-use super::status::SOON;
+use super::screen::{Cell, Paint, SOON, Screen, printable, span};
 use super::{Output, Session};
 use crate::clock::Moment;
 use crate::secret::Credential;

@@ -50,6 +50,9 @@ impl Screen {
     }
 }
 
+/// A credential with less than this left stands out, in seconds.
+pub(crate) const SOON: u64 = 30;
+
 /// How a word stands out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Paint {

@@ -9,15 +9,12 @@ use serde::Deserialize;
 
 use super::client::{Broker, BrokerArgs, Failure};
 use super::run::{RunRow, table};
-use super::screen::{Cell, Paint, Screen, printable, span};
+use super::screen::{Cell, Paint, SOON, Screen, printable, span};
 use super::{Output, Session};
 use crate::clock::Moment;
 use crate::init::Told;
 
 const WAIT: Duration = Duration::from_secs(10);
-
-/// A credential with less than this left is shown as a warning, in seconds.
-pub(super) const SOON: u64 = 30;
 
 /// Show what the broker holds
 #[derive(Args, Debug)]

@@ -1,8 +1,7 @@
 //! The hashes of what is disclosed: never a line without them, and a value is found by them.
 
-use tenure::audit::trace::At;
 use tenure::audit::trace::served::{Logs, Matches, Wanted};
-use tenure::audit::{Event, Outcome, ValueKey};
+use tenure::audit::{At, Event, Outcome, ValueKey};
 use tenure::broker::{Asker, Denied, ReadRequest};
 use tenure::caller::Caller;
 use tenure::lease::failure::Class;

@@ -6,7 +6,6 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::report::{Cure, Report, Step};
-use super::rights::read;
 use super::{Bench, cure};
 use crate::lease::upstream::Token;
 use crate::vault::{Ask, CONTROL_LIMIT, CapabilitiesRequest, Envelope, Reply};
@@ -49,7 +48,7 @@ pub(super) async fn examined(bench: &Bench<'_>, token: &Token, report: &mut Repo
             continue;
         }
         if let Some(metadata) = mount.metadata(path)
-            && read(bench, token, &metadata).await.is_ok_and(|reply| reply.status == 404)
+            && bench.read(token, &metadata).await.is_ok_and(|reply| reply.status == 404)
         {
             report.wrong(
                 Step::Prefetch,
@@ -102,7 +101,7 @@ impl Mount {
 /// What KV clients ask before each read too. It needs no policy but one that reaches into the mount.
 async fn mount(bench: &Bench<'_>, token: &Token, path: &str) -> Result<Mount, String> {
     let reply =
-        read(bench, token, &format!("sys/internal/ui/mounts/{path}")).await.map_err(|it| it.message)?;
+        bench.read(token, &format!("sys/internal/ui/mounts/{path}")).await.map_err(|it| it.message)?;
     if reply.status == 403 {
         return Err(
             "nothing is mounted there, or no policy of the run token reaches into that mount".to_owned()

@@ -10,7 +10,7 @@ use crate::app::subject;
 use crate::config::Method;
 use crate::lease::failure::{Class, Failure};
 use crate::lease::upstream::{Life, Source as _, Token, TokenSpec};
-use crate::vault::{Ask, CONTROL_LIMIT, Reply};
+use crate::vault::Reply;
 
 /// No lease has this name.
 const NO_LEASE: &str = "tenure/doctor/no-such-lease";
@@ -70,7 +70,7 @@ pub(super) async fn examined(bench: &Bench<'_>, method: &Method, login: &Token, 
 
 /// Whether the login token can look itself up and be renewed.
 async fn own_life(bench: &Bench<'_>, method: &Method, login: &Token, report: &mut Report) {
-    match read(bench, login, "auth/token/lookup-self").await {
+    match bench.read(login, "auth/token/lookup-self").await {
         Ok(reply) if reply.status.is_success() => {
             report.good(Step::LoginPolicy, "auth/token/lookup-self: allowed");
         }
@@ -230,7 +230,7 @@ async fn headers(bench: &Bench<'_>, login: &Token, report: &mut Report) {
                         vault write sys/config/auditing/request-headers/X-Tenure-Chain hmac=false";
     for header in ["X-Tenure-Request", "X-Tenure-Run", "X-Tenure-Chain"] {
         let path = format!("sys/config/auditing/request-headers/{}", header.to_ascii_lowercase());
-        match read(bench, login, &path).await {
+        match bench.read(login, &path).await {
             Ok(reply) if reply.status.is_success() => {
                 report.good(Step::AuditedHeaders, format!("{header} is in Vault's audit log"));
             }
@@ -290,12 +290,6 @@ async fn value_key(bench: &Bench<'_>, login: &Token, report: &mut Report) {
             report.wrong(Step::ValueKey, failure.message, cure);
         }
     }
-}
-
-/// A question to Vault with that token.
-pub(super) async fn read(bench: &Bench<'_>, token: &Token, path: &str) -> Result<Reply, Failure> {
-    let call = bench.call();
-    bench.client.read(Ask::with(&call, token, CONTROL_LIMIT), path, "", false).await
 }
 
 fn failure_of(found: Result<Reply, Failure>) -> Failure {

@@ -6,13 +6,12 @@
 use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
 
-use super::at::At;
 use super::findings::lease_end;
 use super::output::{Finding, Item, LeaseSeen, Place, RunSeen, Source, StateSeen, Trace, VERSION};
 use super::read::vault::VaultLine;
 use super::select::Selection;
 use super::survey::{HistorySeen, Record, Survey};
-use crate::audit::{self, Event, Line};
+use crate::audit::{self, At, Event, Line};
 
 /// What an item is put in order by, beside its time: the log, the chain or id, the number in it.
 type Order = (Source, String, u64);

@@ -3,11 +3,10 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use super::at::At;
 use super::output::{Place, SubjectSeen};
 use super::read::quick::Stamp;
 use super::read::vault::VaultLine;
-use crate::audit::{Event, Line, Outcome, Recovered, Run, Source};
+use crate::audit::{At, Event, Line, Outcome, Recovered, Run, Source};
 
 /// Refusals of a run that are remembered with their time.
 const REMEMBERED: usize = 256;

@@ -19,7 +19,6 @@ use std::io::Read;
 use std::path::PathBuf;
 
 mod anchors;
-mod at;
 mod chain;
 mod findings;
 mod foreign;
@@ -33,11 +32,12 @@ pub mod report;
 mod select;
 pub mod served;
 mod survey;
+mod tally;
 #[cfg(test)]
 mod tests;
 
+use crate::audit::At;
 pub use anchors::anchors;
-pub use at::At;
 pub use output::Trace;
 pub use read::ReadError;
 pub use read::history::HistoryEvent;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::at::At;
+use crate::audit::At;
 
 /// The version of both schemas.
 pub const VERSION: u8 = 1;

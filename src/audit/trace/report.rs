@@ -1,21 +1,20 @@
 //! What a time held, for who audits a whole organisation: runs, subjects, secrets, refusals, findings, and how much of it the
 //! logs cover. Lines are counted, and none is kept.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
+use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::at::At;
 use super::findings;
 use super::ledger::RunState;
 use super::output::{FileSeen, Finding, FindingKind, Severity, Skipped, SubjectSeen, VERSION};
 use super::read::Source;
 use super::select::Selection;
 use super::survey::{Confirmed, Survey};
+use super::tally::Tally;
 use super::{Progress, Rules, TraceError};
-use crate::audit::{Event, Line, Outcome};
+use crate::audit::At;
 
 /// Findings that are listed; all are counted.
 const FINDINGS: usize = 1_000;
@@ -207,87 +206,6 @@ pub struct FindingCount {
 #[must_use]
 pub fn schema() -> serde_json::Value {
     schemars::schema_for!(Report).to_value()
-}
-
-/// What is counted line by line.
-#[derive(Debug)]
-pub(super) struct Tally {
-    selection: Selection,
-    paths: HashMap<Box<str>, PathTally>,
-    denials: HashMap<(Event, Box<str>), DenialTally>,
-    reads: u64,
-    denied: u64,
-}
-
-#[derive(Debug, Default)]
-struct PathTally {
-    reads: u64,
-    denials: u64,
-    leases: u64,
-    /// Hashes: a set of texts would be many times as large.
-    runs: HashSet<u64>,
-    subjects: HashSet<u64>,
-    last: At,
-}
-
-#[derive(Debug, Default)]
-struct DenialTally {
-    count: u64,
-    runs: HashSet<u64>,
-    last: At,
-}
-
-impl Tally {
-    fn new(selection: &Selection) -> Self {
-        Self {
-            selection: selection.clone(),
-            paths: HashMap::new(),
-            denials: HashMap::new(),
-            reads: 0,
-            denied: 0,
-        }
-    }
-
-    pub(super) fn broker(&mut self, at: At, line: &Line) {
-        if !self.selection.is_in_time(at) {
-            return;
-        }
-        let happened = matches!(line.outcome, Outcome::Granted | Outcome::Done);
-        let by_vault = line.class.as_deref() == Some("denied");
-        // A mint that is refused is the read's refusal.
-        let denied = (line.outcome == Outcome::Denied || by_vault) && line.event != Event::Mint;
-        let read = happened && matches!(line.event, Event::Read | Event::Deliver | Event::SessionOpen);
-        let minted = happened && matches!(line.event, Event::Mint | Event::Rotate) && line.lease_id.is_some();
-        let run = line.run.as_ref().map(|run| hash(&run.id));
-        self.reads += u64::from(read);
-        self.denied += u64::from(denied);
-        if denied {
-            let by =
-                if by_vault { "vault" } else { line.policy.as_deref().unwrap_or("the protocol's rules") };
-            let tally = self.denials.entry((line.event, by.into())).or_default();
-            tally.count += 1;
-            tally.runs.extend(run);
-            tally.last = tally.last.max(at);
-        }
-        let Some(path) = line.path.as_deref().filter(|_| read || denied || minted) else { return };
-        if !self.paths.contains_key(path) {
-            self.paths.insert(path.into(), PathTally::default());
-        }
-        let Some(tally) = self.paths.get_mut(path) else { return };
-        tally.reads += u64::from(read);
-        tally.denials += u64::from(denied);
-        tally.leases += u64::from(minted);
-        tally.last = tally.last.max(at);
-        if read {
-            tally.runs.extend(run);
-            let subject = line.run.as_ref().and_then(|run| run.subject.as_ref());
-            tally.subjects.extend(subject.map(|subject| hash(&(&subject.id, &subject.issuer))));
-        }
-    }
-}
-
-fn hash(what: &impl std::hash::Hash) -> u64 {
-    BuildHasherDefault::<DefaultHasher>::default().hash_one(what)
 }
 
 pub(super) fn report(

@@ -10,9 +10,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use memchr::memmem::Finder;
 
-use super::at::At;
 use super::read::history::History;
 use super::read::vault::VaultLine;
+use crate::audit::At;
 use crate::audit::Line;
 
 /// What is asked for. Nothing: everything.

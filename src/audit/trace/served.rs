@@ -15,13 +15,12 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use zeroize::Zeroizing;
 
-use super::at::At;
 use super::output::{Place, SubjectSeen, VERSION};
 use super::read::quick::Head;
 use super::read::{Piece, Source, place};
 use super::{Progress, TraceError};
 use crate::audit::values::{ValueHash, ValueKey, WrappedKey, unhex};
-use crate::audit::{Event, Line, Outcome};
+use crate::audit::{At, Event, Line, Outcome};
 
 /// What was found is listed up to here; beyond it is counted.
 const MOST: usize = 10_000;

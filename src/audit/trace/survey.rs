@@ -17,7 +17,6 @@ use std::io::{BufReader, Write as _};
 use memchr::memmem::Finder;
 
 use super::anchors;
-use super::at::At;
 use super::chain::Chains;
 use super::foreign::{Foreign, Key, Logins, Seen};
 use super::ledger::{Ledger, RunState};
@@ -26,11 +25,11 @@ use super::read::history::History;
 use super::read::quick::{Head, Requests};
 use super::read::vault::VaultLine;
 use super::read::{Piece, Source, place};
-use super::report::Tally;
 use super::select::{Choice, Chosen, Selection};
+use super::tally::Tally;
 use super::{Progress, TraceError};
 use crate::audit::verify::anchored::Anchors;
-use crate::audit::{Line, verify};
+use crate::audit::{At, Line, verify};
 use fetched::Fetching;
 
 mod confirmed;

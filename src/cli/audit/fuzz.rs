@@ -7,7 +7,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::{text, verify};
-use crate::audit::trace::{At, Rules, Selection, TraceError, anchors, html, report, trace as follow};
+use crate::audit::At;
+use crate::audit::trace::{Rules, Selection, TraceError, anchors, html, report, trace as follow};
 use crate::audit::verify::{verify_all, verify_collected};
 use crate::cli::screen::Screen;
 use crate::fuzz::{Bytes, contains, secret};

@@ -3,7 +3,8 @@
 use std::io::Write as _;
 
 use super::super::{Output, Session};
-use crate::audit::trace::{At, HistoryEvent, Unfetched};
+use crate::audit::At;
+use crate::audit::trace::{HistoryEvent, Unfetched};
 use crate::run::arn::ExecutionArn;
 use crate::workflow::StepFunctions;
 use crate::workflow::past::{PastEvent, Untold};

@@ -12,9 +12,8 @@ use super::super::screen::{Cell, Paint, Screen, printable};
 use super::super::{Output, Session};
 use super::trace::{Times, Told};
 use super::{text, vault};
-use crate::audit::trace::At;
 use crate::audit::trace::served::{Logs, Matches, Served, Wanted};
-use crate::audit::{ValueKey, WrappedKey};
+use crate::audit::{At, ValueKey, WrappedKey};
 use crate::causes::causes;
 use crate::lease::upstream::TransitKey;
 

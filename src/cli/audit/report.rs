@@ -7,7 +7,8 @@ use clap::Args;
 use super::super::{Output, Session};
 use super::text;
 use super::trace::{Common, Told, failed};
-use crate::audit::trace::{At, Selection, html, report as sum_up};
+use crate::audit::At;
+use crate::audit::trace::{Selection, html, report as sum_up};
 
 /// Sum up what logs tell: runs, subjects, secrets, refusals, findings, coverage
 #[derive(Args, Debug)]

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use super::super::screen::{Cell, Paint, Screen, printable, span};
+use crate::audit::At;
+use crate::audit::trace::Report;
 use crate::audit::trace::output::{FileSeen, Finding, Item, Place, Severity, Skipped, Source, Trace};
-use crate::audit::trace::{At, Report};
 
 /// Lines that are shown as passed over.
 const SKIPPED: usize = 10;

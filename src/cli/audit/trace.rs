@@ -11,8 +11,9 @@ use super::super::{Output, Session};
 use super::accessors;
 use super::histories::Histories;
 use super::text;
+use crate::audit::At;
 use crate::audit::trace::output::{Finding, Severity};
-use crate::audit::trace::{At, Fetch, Progress, Rules, Selection, TraceError, html, trace_and_fetch};
+use crate::audit::trace::{Fetch, Progress, Rules, Selection, TraceError, html, trace_and_fetch};
 use crate::run::arn::ExecutionArn;
 
 /// Trace runs through the logs of brokers, Vault and Step Functions

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use super::at::At;
 use super::ledger::Mark;
 use super::output::{Finding, FindingKind, Place, Severity};
 use super::survey::Survey;
 use super::{Rules, TraceError};
+use crate::audit::At;
 
 mod logs;
 mod runs;

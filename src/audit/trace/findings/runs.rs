@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{BURST, BURST_WITHIN, PROMPT, SKEW, at_of, finding, some, span};
+use crate::audit::At;
 use crate::audit::trace::Rules;
-use crate::audit::trace::at::At;
 use crate::audit::trace::ledger::{BootState, LeaseState, RunState};
 use crate::audit::trace::output::{Finding, FindingKind, Severity};
 use crate::audit::trace::survey::Survey;

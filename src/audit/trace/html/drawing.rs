@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::Text;
 use super::marks::mark;
 use super::tables::state;
-use crate::audit::trace::at::At;
+use crate::audit::At;
 use crate::audit::trace::output::{Item, LeaseSeen, RunSeen, Source, StateSeen, Trace};
 
 /// Rows that are drawn; the tables have all.

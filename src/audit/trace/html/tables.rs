@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::iter::Peekable;
 
 use super::{Breaking, Text, place};
-use crate::audit::trace::At;
+use crate::audit::At;
 use crate::audit::trace::output::{FileSeen, RunSeen, Trace};
 use crate::audit::trace::report::Report;
 

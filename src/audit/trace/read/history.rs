@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::audit::trace::at::At;
+use crate::audit::At;
 
 /// One execution's history.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::audit::trace::at::At;
+use crate::audit::At;
 
 /// No more of an error's text is kept.
 const LONGEST_ERROR: usize = 300;

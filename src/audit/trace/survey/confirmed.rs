@@ -6,10 +6,10 @@
 use std::collections::HashMap;
 
 use super::Survey;
+use crate::audit::At;
 use crate::audit::Head;
 use crate::audit::chain::{Hash, stated};
 use crate::audit::trace::TraceError;
-use crate::audit::trace::at::At;
 use crate::audit::trace::read::{Piece, quick};
 use crate::audit::verify::Seen;
 use crate::audit::verify::anchored::{Cover, Problem};

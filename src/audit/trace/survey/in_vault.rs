@@ -3,8 +3,8 @@
 use memchr::memmem::Finder;
 
 use super::{Record, Survey};
+use crate::audit::At;
 use crate::audit::trace::TraceError;
-use crate::audit::trace::at::At;
 use crate::audit::trace::foreign::{Key, identity};
 use crate::audit::trace::ledger::{Mark, RunState, parts};
 use crate::audit::trace::output::Place;
