@@ -67,12 +67,12 @@ async fn broker(path: &Path, bytes: u64) -> Result<u64, Failed> {
     let clock = Clock::system();
     let peer = Peer::unix(1000, 1000, Some(4_242));
     let (mut runs, mut request) = (0, 0);
-    let key = ValueKey::new(&KEY);
     let wrapped = WrappedKey {
         mount: "transit".into(),
         name: "tenure-audit".into(),
         wrapped: "vault:v1:of-a-bench".into(),
     };
+    let key = ValueKey::new(&KEY, &wrapped);
     audit.note(&Entry::done(Event::AuditKey).key(&wrapped));
     while std::fs::metadata(path).map_or(0, |meta| meta.len()) < bytes {
         for _ in 0..500 {

@@ -76,6 +76,8 @@ pub struct Entry<'a> {
     values: Option<&'a RawValue>,
     #[serde(skip_serializing_if = "Option::is_none")]
     values_omitted: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    values_key: Option<&'a str>,
     /// When it was decided, where that was not just now.
     #[serde(skip)]
     at: Option<Moment>,
@@ -105,6 +107,7 @@ impl<'a> Entry<'a> {
             key: None,
             values: None,
             values_omitted: None,
+            values_key: None,
             at: None,
         }
     }
@@ -205,7 +208,7 @@ impl<'a> Entry<'a> {
     /// The hashes of the values that are disclosed.
     pub fn values(self, values: &'a Values) -> Self {
         let omitted = (values.omitted > 0).then_some(values.omitted);
-        Self { values: Some(&values.hashes), values_omitted: omitted, ..self }
+        Self { values: Some(&values.hashes), values_omitted: omitted, values_key: Some(&values.key), ..self }
     }
 
     /// Which policy decided.

@@ -89,6 +89,9 @@ pub struct Line {
     /// How many values were disclosed beside these.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub values_omitted: Option<u64>,
+    /// Which key they were hashed with: the first 16 digits of the SHA-256 of the wrapped key, as `audit.key` has it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub values_key: Option<String>,
     /// The number of the line in its chain, from 1 on.
     #[schemars(range(min = 1))]
     pub seq: u64,

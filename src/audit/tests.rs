@@ -104,8 +104,11 @@ async fn a_full_line_is_of_the_documented_schema() {
     let peer = Peer::unix(1000, 1000, Some(42));
     let failure = Failure { request_id: Some("v1".into()), ..Failure::new(Class::Denied, "no\nread") };
     let key = WrappedKey { mount: "transit".into(), name: "k".into(), wrapped: "vault:v1:x".into() };
-    let values =
-        Values { hashes: RawValue::from_string(r#"{"/password":"00"}"#.into()).unwrap(), omitted: 2 };
+    let values = Values {
+        key: "0123456789abcdef".into(),
+        hashes: RawValue::from_string(r#"{"/password":"00"}"#.into()).unwrap(),
+        omitted: 2,
+    };
     let entry = Entry::failed(Event::Read, &failure)
         .key(&key)
         .values(&values)
@@ -128,6 +131,7 @@ async fn a_full_line_is_of_the_documented_schema() {
     assert_eq!((line.boot.as_str(), line.class.as_deref()), ("b\"1", Some("denied")));
     assert_eq!(line.reason.as_deref(), Some("no\nread"));
     assert_eq!((line.key, line.values_omitted), (Some(key), Some(2)));
+    assert_eq!(line.values_key.as_deref(), Some("0123456789abcdef"));
     assert_eq!(line.values, BTreeMap::from([("/password".to_owned(), "00".to_owned())]));
     assert_eq!(line.expires.as_deref(), Some("2026-01-01T00:00:00.000Z"));
     assert_eq!(audit.head(), Head { seq: 1, hash: line.hash });

@@ -18,6 +18,7 @@ use serde::de::{DeserializeSeed, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
+use super::chain::Hash;
 use crate::secret::sealed::Hashes;
 
 /// What the hashes of one line may take, in bytes: about a hundred values. Those beyond are counted.
@@ -34,19 +35,22 @@ pub(super) type ValueHash = [u8; KEPT];
 
 /// The key that values are hashed with.
 #[derive(Clone, Debug)]
-pub struct ValueKey(hmac::Key);
+pub struct ValueKey {
+    key: hmac::Key,
+    id: Box<str>,
+}
 
 impl ValueKey {
-    /// The key with these bytes.
+    /// The key with these bytes, which is wrapped so.
     #[must_use]
-    pub fn new(bytes: &[u8; 32]) -> Self {
-        Self(hmac::Key::new(hmac::HMAC_SHA256, bytes))
+    pub fn new(bytes: &[u8; 32], wrapped: &WrappedKey) -> Self {
+        Self { key: hmac::Key::new(hmac::HMAC_SHA256, bytes), id: wrapped.id().into() }
     }
 
     /// The hash of one value.
     #[must_use]
     pub fn hash_of(&self, value: &[u8]) -> ValueHash {
-        let whole = hmac::sign(&self.0, value);
+        let whole = hmac::sign(&self.key, value);
         // SHA-256 has twice as many bytes.
         whole.as_ref().first_chunk().copied().unwrap_or_default()
     }
@@ -87,9 +91,21 @@ pub struct WrappedKey {
     pub wrapped: String,
 }
 
+impl WrappedKey {
+    /// What the lines name it by whose values were hashed with it: the first 64 bits of the SHA-256 of the wrapped key. A
+    /// lease that is kept for long has the hashes of when it was minted, by a key of an earlier day.
+    #[must_use]
+    pub fn id(&self) -> String {
+        let hash = Hash::of(self.wrapped.as_bytes());
+        hash.as_str()[..16].to_owned()
+    }
+}
+
 /// The hashes of the values in an answer, by their places.
 #[derive(Clone, Debug)]
 pub struct Values {
+    /// The id of the key.
+    pub(super) key: Box<str>,
     /// An object of hashes.
     pub(super) hashes: Box<RawValue>,
     /// How many values there are beside these.
@@ -111,7 +127,7 @@ impl Hashes for ValueKey {
         let Walk { mut object, omitted, .. } = walk;
         object.push('}');
         let hashes = RawValue::from_string(object).ok()?;
-        (hashes.get() != "{}" || omitted > 0).then_some(Values { hashes, omitted })
+        (hashes.get() != "{}" || omitted > 0).then(|| Values { key: self.id.clone(), hashes, omitted })
     }
 }
 
@@ -232,7 +248,8 @@ mod tests {
     use crate::secret::Secret;
 
     fn key() -> ValueKey {
-        ValueKey::new(&[7; 32])
+        let wrapped = WrappedKey { mount: "transit".into(), name: "k".into(), wrapped: "vault:v1:x".into() };
+        ValueKey::new(&[7; 32], &wrapped)
     }
 
     fn hashed(document: &Value) -> Option<(BTreeMap<String, String>, u64)> {

@@ -106,5 +106,5 @@ async fn made(
     let line = WrappedKey { mount: key.mount.clone(), name: key.name.clone(), wrapped };
     context.note(Event::AuditKey, &call, &result, |entry, _| entry.path(&path).key(&line));
     let Minted { payload, sent, life } = result?;
-    Ok(Minted { payload: Arc::new(ValueKey::new(&payload.plain)), sent, life })
+    Ok(Minted { payload: Arc::new(ValueKey::new(&payload.plain, &line)), sent, life })
 }

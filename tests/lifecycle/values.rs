@@ -1,12 +1,12 @@
 //! The hashes of what is disclosed: never a line without them, and a value is found by them.
 
 use tenure::audit::trace::served::{Logs, Matches, Wanted};
-use tenure::audit::{At, Event, Outcome, ValueKey};
+use tenure::audit::{At, Event, Outcome, ValueKey, WrappedKey};
 use tenure::broker::{Asker, Denied, ReadRequest};
 use tenure::caller::Caller;
 use tenure::lease::failure::Class;
 use tenure::lease::upstream::{ReadKey, TransitKey};
-use tenure::source::dev::Operation;
+use tenure::source::dev::{DatabaseRole, Operation};
 
 use crate::stage::{APP, ORDERS, Plan, Stage, secs, sleep};
 
@@ -20,15 +20,19 @@ fn with_key() -> Plan {
 
 /// What an auditor finds, who may have the keys unwrapped.
 fn matched(stage: &Stage, values: &[&str]) -> Matches {
+    matched_in(stage, &stage.memory.text(), values)
+}
+
+fn matched_in(stage: &Stage, text: &str, values: &[&str]) -> Matches {
     let dir = tempfile::tempdir().expect("a directory");
     let log = dir.path().join("audit.jsonl");
-    std::fs::write(&log, stage.memory.text()).expect("a file");
+    std::fs::write(&log, text).expect("a file");
     let logs = Logs::open(&[log], &mut std::io::empty(), &mut |_| ()).expect("read");
-    let unwrapped = |wrapped: &str| {
-        let bytes = stage.vault.unwrapped(&key(), wrapped).ok_or("not wrapped here")?;
-        Ok(ValueKey::new(bytes.as_slice().try_into().map_err(|_| "too short")?))
+    let unwrapped = |wrapped: &WrappedKey| {
+        let bytes = stage.vault.unwrapped(&key(), &wrapped.wrapped).ok_or("not wrapped here")?;
+        Ok(ValueKey::new(bytes.as_slice().try_into().map_err(|_| "too short")?, wrapped))
     };
-    let keys: Vec<_> = logs.keys().map(|key| unwrapped(&key.wrapped)).collect();
+    let keys: Vec<_> = logs.keys().map(unwrapped).collect();
     let wanted: Vec<_> = values.iter().map(|value| Wanted::new(value.as_bytes().to_vec().into())).collect();
     let now = At::new(stage.clock.now().wall());
     logs.find(&keys, &wanted, (None, None), now, &mut |_| ()).expect("read")
@@ -115,6 +119,27 @@ async fn a_new_key_is_made_each_day_and_an_outage_takes_none_away() {
     let mut different = keys.clone();
     different.dedup();
     assert_eq!(different, keys);
+    stage.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_of_yesterday_has_the_hashes_of_yesterdays_key() {
+    let days = secs(3 * 24 * 3600);
+    let orders = DatabaseRole { ttl: days, max_ttl: days };
+    let stage = Stage::new(Plan { orders, token_ttl: days, ..with_key() }).await;
+    let first = stage.alive(ORDERS).await;
+    sleep(secs(24 * 3600)).await;
+    assert_eq!(stage.lines(Event::AuditKey).len(), 2);
+    assert_eq!(stage.alive(ORDERS).await.value, first.value, "the lease goes on");
+    let found = matched(&stage, &[&first.value]);
+    assert_eq!((found.served[0].times, found.coverage.is_complete()), (2, true), "{found:?}");
+    // In today's file alone there is today's key alone, which is not that of the lease.
+    let text = stage.memory.text();
+    let today = text.rfind(r#""event":"audit.key""#).expect("a line");
+    let today = &text[text[..today].rfind('\n').expect("a line before") + 1..];
+    let found = matched_in(&stage, today, &[&first.value]);
+    assert_eq!((found.served.len(), found.coverage.is_complete()), (0, false), "{found:?}");
+    assert_eq!((found.coverage.disclosures, found.coverage.without_key), (1, 1));
     stage.finish().await;
 }
 

@@ -45,6 +45,7 @@ CREATE EXTERNAL TABLE IF NOT EXISTS tenure_audit (
   `key` struct<mount: string, name: string, wrapped: string>,
   `values` map<string, string>,
   `values_omitted` bigint,
+  `values_key` string,
   `seq` bigint,
   `prev` string,
   `hash` string

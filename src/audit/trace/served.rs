@@ -5,7 +5,7 @@
 //! value itself is in no result.
 
 use std::cell::Cell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::io::Read;
 use std::path::PathBuf;
@@ -167,8 +167,6 @@ impl fmt::Debug for Wanted {
 pub struct Logs {
     sources: Vec<Source>,
     keys: Vec<(WrappedKey, Place)>,
-    /// Which of the keys each start of a broker used.
-    boots: HashMap<Box<str>, Vec<usize>>,
     read: u64,
 }
 
@@ -183,24 +181,18 @@ impl Logs {
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Self, TraceError> {
         let sources = Source::all(named, stdin)?;
-        let mut logs = Self { sources, keys: Vec::new(), boots: HashMap::new(), read: 0 };
-        let mut known: HashMap<WrappedKey, usize> = HashMap::new();
-        let (mut keys, mut boots) = (Vec::new(), HashMap::<Box<str>, Vec<usize>>::new());
+        let mut logs = Self { sources, keys: Vec::new(), read: 0 };
+        let (mut keys, mut known) = (Vec::new(), HashSet::new());
         logs.pass(progress, &mut |place, bytes| {
             if Head::of(bytes).is_none_or(|head| head.event != b"audit.key") {
                 return;
             }
-            let Ok(Line { key: Some(key), boot, .. }) = serde_json::from_slice(bytes) else { return };
-            let number = *known.entry(key).or_insert_with_key(|key| {
-                keys.push((key.clone(), place));
-                keys.len() - 1
-            });
-            let of_boot = boots.entry(boot.into()).or_default();
-            if !of_boot.contains(&number) {
-                of_boot.push(number);
+            let Ok(Line { key: Some(key), .. }) = serde_json::from_slice(bytes) else { return };
+            if known.insert(key.clone()) {
+                keys.push((key, place));
             }
         })?;
-        (logs.keys, logs.boots) = (keys, boots);
+        logs.keys = keys;
         Ok(logs)
     }
 
@@ -227,8 +219,11 @@ impl Logs {
             key.as_ref().err().map(|why| Locked { line: *line, why: why.clone() })
         });
         let mut search = Search {
-            boots: std::mem::take(&mut self.boots),
-            hashes: unwrapped.iter().map(|key| Some(hashes(key.as_ref().ok()?, wanted))).collect(),
+            hashes: keys
+                .iter()
+                .zip(unwrapped)
+                .filter_map(|((wrapped, _), key)| Some((wrapped.id(), hashes(key.as_ref().ok()?, wanted))))
+                .collect(),
             coverage: Coverage { locked: locked.collect(), ..Coverage::default() },
             served: BTreeMap::new(),
             more: 0,
@@ -297,9 +292,8 @@ fn hashes(key: &ValueKey, wanted: &[Wanted]) -> HashMap<ValueHash, usize> {
 }
 
 struct Search {
-    boots: HashMap<Box<str>, Vec<usize>>,
-    /// Of each key; `None` where it was not unwrapped.
-    hashes: Vec<Option<HashMap<ValueHash, usize>>>,
+    /// Of each key that was unwrapped, by its id.
+    hashes: HashMap<String, HashMap<ValueHash, usize>>,
     coverage: Coverage,
     /// By the value, and by what was read: path, pointer, lease, version, and for which run.
     served: BTreeMap<(usize, [String; 5]), Served>,
@@ -334,24 +328,20 @@ impl Search {
             coverage.without_hashes += 1;
             return;
         }
-        let keys = self.boots.get(line.boot.as_str()).map_or(&[][..], Vec::as_slice);
-        let known: Vec<_> = keys.iter().filter_map(|key| self.hashes[*key].as_ref()).collect();
-        let mut found = Vec::new();
-        for (pointer, hash) in &line.values {
-            let Some(hash) = unhex(hash) else { continue };
-            if let Some(value) = known.iter().find_map(|hashes| hashes.get(&hash)) {
-                found.push((*value, pointer.clone()));
-            }
-        }
         let coverage = &mut self.coverage;
-        // One key of several that is not known may be that of this line.
-        if known.is_empty() || known.len() < keys.len() && found.is_empty() {
+        let Some(hashes) = line.values_key.as_ref().and_then(|key| self.hashes.get(key)) else {
             coverage.without_key += 1;
-        } else if line.values_omitted.is_some() {
-            coverage.with_more_values += 1;
-        } else {
-            coverage.compared += 1;
+            return;
+        };
+        match line.values_omitted {
+            Some(_) => coverage.with_more_values += 1,
+            None => coverage.compared += 1,
         }
+        let found: Vec<_> = line
+            .values
+            .iter()
+            .filter_map(|(pointer, hash)| Some((*hashes.get(&unhex(hash)?)?, pointer.clone())))
+            .collect();
         for (value, pointer) in found {
             self.take(value, pointer, at, place, &line);
         }

@@ -174,7 +174,7 @@ async fn unwrapped(keys: &[WrappedKey], session: &Session) -> Result<Vec<Result<
                 Output::failed(2, &message)
             })?;
             for (at, key) in some.iter().zip(answer) {
-                unwrapped[*at] = key.map(|key| ValueKey::new(&key));
+                unwrapped[*at] = key.map(|key| ValueKey::new(&key, &keys[*at]));
             }
         }
     }
