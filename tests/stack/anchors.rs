@@ -1,6 +1,7 @@
 //! A log against Vault's own: whether what was written is still there, told by what nobody but Vault can write.
 
 use std::collections::BTreeSet;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -192,6 +193,13 @@ fn a_log_that_was_rotated_is_confirmed_over_all_of_its_files(server: &Server) {
         report["anchored"]["covered"]["seq"].as_u64() > report["continues"]["seq"].as_u64(),
         "{report:#}"
     );
+    // What was rotated away is packed, most often.
+    let packed = broker.path("audit.jsonl.1.gz");
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    gzip.write_all(&std::fs::read(&moved).expect("the file")).expect("packed");
+    std::fs::write(&packed, gzip.finish().expect("packed")).expect("a file");
+    let (code, of_packed) = verify(&broker, &[&packed, &log]);
+    assert_eq!((code, &of_packed["lines"]), (0, &report["lines"]), "{of_packed:#}");
     // In a report the files are in any order, and the anchors of the newer one confirm the older one as a whole.
     let (seen, found) = reported(&broker, &[&log, &moved]);
     let [confirmed, open] = ["anchored_lines", "unanchored_lines"].map(|name| seen[name].as_u64());

@@ -1,10 +1,11 @@
 //! `tenure audit verify`: whether a log, or what was collected of many, is as it was written.
 
 use std::fs::File;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use flate2::bufread::MultiGzDecoder;
 use serde::Serialize;
 
 use super::super::screen::{Cell, Paint, Screen, printable};
@@ -17,6 +18,8 @@ use crate::causes::causes;
 
 /// Lines of a file that are looked at to tell what it is.
 const LOOKED_AT: usize = 100;
+
+const BUFFER: usize = 1 << 20;
 
 /// Chains of a table.
 const ROWS: usize = 100;
@@ -39,7 +42,7 @@ const ROWS: usize = 100;
         tenure audit verify --collected exported/*.jsonl --vault-log logs/of-vault --json | jq .by_chain"
 )]
 pub(crate) struct VerifyArgs {
-    /// The file of audit lines; several, in any order, if the log was rotated
+    /// The file of audit lines, plain or gzip; several, in any order, if the log was rotated
     #[arg(required = true)]
     files: Vec<PathBuf>,
     /// Vault's audit log, plain or gzip, or a folder of it: what it knows of this log is compared
@@ -176,8 +179,13 @@ fn table(report: &Report, anchored: Option<&Anchored>, screen: Screen, out: &mut
     text::table(screen, &rows, all, out);
 }
 
-fn opened(path: &Path) -> std::io::Result<BufReader<File>> {
-    File::open(path).map(|file| BufReader::with_capacity(1 << 20, file))
+/// A file, plain or gzip: that is told by its first bytes.
+fn opened(path: &Path) -> std::io::Result<Box<dyn BufRead>> {
+    let mut file = BufReader::with_capacity(BUFFER, File::open(path)?);
+    Ok(match file.fill_buf()?.starts_with(&[0x1f, 0x8b]) {
+        true => Box::new(BufReader::with_capacity(BUFFER, MultiGzDecoder::new(file))),
+        false => Box::new(file),
+    })
 }
 
 /// What the first lines of a file tell of it.
