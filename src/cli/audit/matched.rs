@@ -9,7 +9,7 @@ use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr
 use zeroize::Zeroizing;
 
 use super::super::screen::{Cell, Paint, Screen, printable};
-use super::super::{Output, Session};
+use super::super::{Output, Session, serve};
 use super::trace::{Times, Told};
 use super::{text, vault};
 use crate::audit::trace::served::{Logs, Matches, Served, Wanted};
@@ -61,6 +61,7 @@ pub(crate) struct MatchArgs {
 }
 
 pub(super) async fn find(args: &MatchArgs, session: &Session) -> Output {
+    serve::harden();
     match found(args, session).await {
         Ok(matches) => {
             let code = match (matches.served.is_empty(), matches.coverage.is_complete()) {
