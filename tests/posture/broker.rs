@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -41,8 +41,25 @@ pub(crate) fn until(what: &str, within: Duration, mut holds: impl FnMut() -> boo
     panic!("not within {within:?}: {what}");
 }
 
-/// As many open files as this process may have; fails where they are not enough.
-pub(crate) fn open_files(wanted: u64) {
+/// What the other tests of this process may hold open meanwhile.
+const SPARE: u64 = 2000;
+
+/// Files that tests have said to hold open, and who waits for room.
+static HELD: (Mutex<u64>, Condvar) = (Mutex::new(0), Condvar::new());
+
+/// So many files of this process may be held open until this is dropped.
+#[must_use]
+pub(crate) struct OpenFiles(u64);
+
+impl Drop for OpenFiles {
+    fn drop(&mut self) {
+        *HELD.0.lock().unwrap_or_else(PoisonError::into_inner) -= self.0;
+        HELD.1.notify_all();
+    }
+}
+
+/// As many open files as this process may have; fails where they are not enough, and waits where other tests hold them.
+pub(crate) fn open_files(wanted: u64) -> OpenFiles {
     static RAISED: OnceLock<Option<u64>> = OnceLock::new();
     let most = *RAISED.get_or_init(|| {
         let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
@@ -54,6 +71,11 @@ pub(crate) fn open_files(wanted: u64) {
         most.is_none_or(|most| most >= wanted),
         "this test holds {wanted} files open, and the hard limit here is {most:?}: `ulimit -Hn`"
     );
+    let held = HELD.0.lock().unwrap_or_else(PoisonError::into_inner);
+    let full = |held: &mut u64| *held > 0 && most.is_some_and(|most| *held + wanted + SPARE > most);
+    let mut held = HELD.1.wait_while(held, full).unwrap_or_else(PoisonError::into_inner);
+    *held += wanted;
+    OpenFiles(wanted)
 }
 
 /// What the value of that number holds.
@@ -73,7 +95,7 @@ impl Broker {
 
     /// The same, after its shell has done that. What it tells is in `log`.
     pub(crate) fn dev_after(first: &str) -> Self {
-        open_files(0);
+        drop(open_files(0));
         let dir = tempfile::tempdir().expect("a folder");
         let mut seed = "[[run.rule]]\nmax_ttl = \"10m\"\n".to_owned();
         for number in 0..VALUES {
@@ -281,7 +303,7 @@ impl Serve {
     }
 
     fn spawn(self) -> Broker {
-        open_files(0);
+        drop(open_files(0));
         std::fs::write(self.path("token"), "hvs.login-token-of-nobody").expect("a token");
         let Self { first, vault, reach, more, uid, dir } = self;
         let config = format!(

@@ -69,7 +69,7 @@ fn it_dumps_no_core_and_gains_no_privileges() {
 /// The command that `tenure dev` is there for is its user's own: it has the limits and the rights that it would have.
 #[test]
 fn a_command_inherits_none_of_it() {
-    open_files(0);
+    drop(open_files(0));
     let dir = tempfile::tempdir().expect("a folder");
     let script = "ulimit -Sn; ulimit -Hn; ulimit -Sc; umask; grep NoNewPrivs /proc/self/status";
     let ours = Command::new("sh").args(["-c", script]).output().expect("sh");

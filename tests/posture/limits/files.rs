@@ -65,7 +65,7 @@ fn without_file_descriptors_readers_with_a_connection_are_served_and_nobody_wron
 #[test]
 fn waiting_for_file_descriptors_is_no_busy_loop_and_is_told_once() {
     let broker = Broker::serve(256, "");
-    open_files(500);
+    let _files = open_files(500);
     // It has raised its soft limit itself.
     let limits =
         std::fs::read_to_string(format!("/proc/{}/limits", broker.pid().as_raw_nonzero())).expect("limits");
@@ -117,7 +117,7 @@ fn few_file_descriptors_are_few_connections_and_that_is_said() {
 #[test]
 fn a_reader_is_served_right_after_the_flood() {
     let broker = Broker::dev();
-    open_files(3000);
+    let _files = open_files(3000);
     let place = broker.unix();
     for _ in 0..3 {
         let flood: Vec<_> = (0..2000).map(|_| place.connect().expect("connected")).collect();

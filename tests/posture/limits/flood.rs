@@ -11,7 +11,7 @@ const IDLE: usize = 10_000;
 const MOST_BYTES: u64 = 6 * 1024;
 
 fn flood(name: &str, broker: &Broker, place: &Place) {
-    open_files(IDLE as u64 + 500);
+    let _files = open_files(IDLE as u64 + 500);
     let mut first = place.connect().expect("connected");
     read(&mut first, 0);
     let readers = broker.readers(place, 8);
@@ -57,7 +57,7 @@ fn ten_thousand_idle_connections_on_tcp() {
 #[test]
 fn a_flood_on_one_listener_costs_the_other_none() {
     let broker = Broker::dev();
-    open_files(IDLE as u64 + 500);
+    let _files = open_files(IDLE as u64 + 500);
     for ((_, flooded), (_, other)) in broker.places().iter().zip(broker.places().iter().rev()) {
         let mut kept: Vec<Socket> = (0..500).map(|_| other.connect().expect("connected")).collect();
         let _idle: Vec<Socket> = (0..6000).map(|_| flooded.connect().expect("connected")).collect();
@@ -74,7 +74,7 @@ fn a_flood_on_one_listener_costs_the_other_none() {
 fn connections_that_were_used_are_cheap_again_when_they_are_idle() {
     const USED: usize = 1600;
     let broker = Broker::dev();
-    open_files(USED as u64 + 500);
+    let _files = open_files(USED as u64 + 500);
     for (name, place) in broker.places() {
         read(&mut place.connect().expect("connected"), 0);
         let before = broker.resident();

@@ -36,7 +36,7 @@ fn one_user_cannot_crowd_out_another() {
         println!("not root: there is no other user to be");
         return;
     }
-    open_files(15_000);
+    let _files = open_files(15_000);
     let allow = "[[listen.unix.allow]]\nuid = 0\n[[listen.unix.allow]]\nuid = 65534\n";
     let broker = Broker::serve(1024, allow);
     std::fs::set_permissions(broker.path(""), std::os::unix::fs::PermissionsExt::from_mode(0o711))
