@@ -43,11 +43,11 @@ fn mounted(server: &Server, method: &str, mount: &str) {
     server.admin("PUT", &format!("sys/auth/{mount}"), Some(&json!({ "type": method }))).ok();
 }
 
-/// What makes a login token of any method what the broker needs.
-fn role(more: &Value) -> Value {
-    let mut role = json!({
-        "token_policies": ["tenure-login"], "token_no_default_policy": true, "token_ttl": "1h", "token_type": "service",
-    });
+/// The role that is shipped for that login, but for what a test must have otherwise.
+fn role(method: &str, more: &Value) -> Value {
+    let shipped = format!("{}/policies/vault/{method}-role-orders.json", env!("CARGO_MANIFEST_DIR"));
+    let shipped = std::fs::read_to_string(shipped).expect("a shipped role");
+    let mut role: Value = serde_json::from_str(&shipped).expect("JSON");
     for (name, value) in more.as_object().expect("members") {
         role[name] = value.clone();
     }
@@ -107,7 +107,7 @@ impl<'a> AppRole<'a> {
     fn new(server: &'a Server, mount: &str, more: &Value) -> Self {
         mounted(server, "approle", mount);
         let path = format!("auth/{mount}/role/orders");
-        server.admin("PUT", &path, Some(&role(more))).ok();
+        server.admin("PUT", &path, Some(&role("approle", more))).ok();
         let id = server.admin("GET", &format!("{path}/role-id"), None).ok();
         Self { server, mount: mount.to_owned(), id: text(&id["data"]["role_id"]).to_owned() }
     }
@@ -252,9 +252,10 @@ impl Issuer {
     fn trusted(&self, server: &Server, mount: &str) {
         mounted(server, "jwt", mount);
         self.known(server, mount);
-        let role = role(
-            &json!({ "role_type": "jwt", "bound_audiences": ["vault"], "user_claim": "sub", "token_ttl": "6s", "token_max_ttl": "20s" }),
-        );
+        let short = json!({
+            "bound_claims": { "sub": ["pipeline"] }, "token_ttl": "6s", "token_max_ttl": "20s",
+        });
+        let role = role("jwt", &short);
         server.admin("PUT", &format!("auth/{mount}/role/orders"), Some(&role)).ok();
     }
 }
@@ -299,9 +300,9 @@ fn each_refusal_of_a_jwt_names_its_cause(server: &Server) {
 fn a_client_certificate(server: &Server) {
     mounted(server, "cert", "cert-orders");
     let authority = std::fs::read_to_string(server.says("ca_file")).expect("the authority");
-    let orders = role(&json!({ "certificate": authority, "allowed_dns_sans": ["tenure.test"] }));
+    let orders = role("cert", &json!({ "certificate": authority, "allowed_dns_sans": ["tenure.test"] }));
     server.admin("PUT", "auth/cert-orders/certs/orders", Some(&orders)).ok();
-    let others = role(&json!({ "certificate": authority, "allowed_dns_sans": ["others.test"] }));
+    let others = role("cert", &json!({ "certificate": authority, "allowed_dns_sans": ["others.test"] }));
     server.admin("PUT", "auth/cert-orders/certs/others", Some(&others)).ok();
     let tls = |address: &str, toml: &str| {
         bare(server)
