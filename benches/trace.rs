@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use tenure::audit::{Audit, Config, Entry, Event, Peer, Run, RunStamp, Source, ValueKey, WrappedKey};
+use tenure::audit::{Audit, Config, Entry, Event, Head, Peer, Run, RunStamp, Source, ValueKey, WrappedKey};
 use tenure::clock::Clock;
 use tenure::secret::Secret;
 
@@ -33,8 +33,9 @@ fn main() -> Result<(), Failed> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     // Of all of Vault's lines: none is after the end of a run.
     let time = Clock::system().now().rfc3339();
-    let runs = runtime.block_on(broker(&dir.path().join("broker.jsonl"), mebibytes << 19))?;
-    vault(&dir.path().join("vault.log"), mebibytes << 19, runs, &time)?;
+    let heads = runtime.block_on(broker(&dir.path().join("broker.jsonl"), mebibytes << 19))?;
+    vault(&dir.path().join("vault.log"), mebibytes << 19, &heads, &time)?;
+    let runs = heads.len() as u64;
     let size = |name: &str| std::fs::metadata(dir.path().join(name)).map_or(0, |meta| meta.len());
     let (ours, theirs) = (size("broker.jsonl"), size("vault.log"));
     println!("{} MiB of a broker's log ({runs} runs), {} MiB of Vault's", ours >> 20, theirs >> 20);
@@ -61,12 +62,12 @@ fn execution(run: u64) -> String {
     format!("arn:aws:states:eu-west-1:123456789012:execution:nightly:{run:08x}-5d5c-4f60-9c52-aa00bb11cc22")
 }
 
-/// Writes runs by the log's own writer until the file has that size.
-async fn broker(path: &Path, bytes: u64) -> Result<u64, Failed> {
+/// Writes runs by the log's own writer until the file has that size; returns the head of the chain as each began.
+async fn broker(path: &Path, bytes: u64) -> Result<Vec<Head>, Failed> {
     let audit = Audit::open(Config::File(path.to_owned()), "00000000000000b1", Clock::system())?;
     let clock = Clock::system();
     let peer = Peer::unix(1000, 1000, Some(4_242));
-    let (mut runs, mut request) = (0, 0);
+    let (mut heads, mut request) = (Vec::new(), 0);
     let wrapped = WrappedKey {
         mount: "transit".into(),
         name: "tenure-audit".into(),
@@ -76,6 +77,7 @@ async fn broker(path: &Path, bytes: u64) -> Result<u64, Failed> {
     audit.note(&Entry::done(Event::AuditKey).key(&wrapped));
     while std::fs::metadata(path).map_or(0, |meta| meta.len()) < bytes {
         for _ in 0..500 {
+            let runs = heads.len() as u64;
             let run = Run {
                 id: format!("run-{runs:016x}"),
                 kind: "state".into(),
@@ -91,6 +93,7 @@ async fn broker(path: &Path, bytes: u64) -> Result<u64, Failed> {
             let _receipt = audit
                 .record(&Entry::granted(Event::RunRegister).run(&stamp).caller(&peer).expires(ends))
                 .await?;
+            heads.push(audit.head());
             let mut next = || {
                 request += 1;
                 format!("00000000000000b1-{request}")
@@ -126,20 +129,19 @@ async fn broker(path: &Path, bytes: u64) -> Result<u64, Failed> {
             let _receipt = audit
                 .record(&Entry::done(Event::RevokeConfirmed).run(&stamp).detail("run token and 1 leases"))
                 .await?;
-            runs += 1;
         }
     }
     audit.close().await?;
-    Ok(runs)
+    Ok(heads)
 }
 
 /// Writes what Vault would have logged: a request and an answer for each call of these runs, and of others to fill it up.
-fn vault(path: &Path, bytes: u64, runs: u64, time: &str) -> Result<(), Failed> {
+fn vault(path: &Path, bytes: u64, heads: &[Head], time: &str) -> Result<(), Failed> {
     let mut file = BufWriter::with_capacity(1 << 20, File::create(path)?);
     let (mut written, mut run) = (0, 0);
     let mut line = String::new();
     while written < bytes {
-        let mine = run < runs;
+        let mine = usize::try_from(run).ok().and_then(|run| heads.get(run));
         for (number, path, operation) in [
             (1, "auth/token/create/run", "update"),
             (2, "database/creds/orders", "read"),
@@ -148,15 +150,24 @@ fn vault(path: &Path, bytes: u64, runs: u64, time: &str) -> Result<(), Failed> {
             for kind in ["request", "response"] {
                 line.clear();
                 let request = run * 3 + number;
-                let id = if mine { format!("run-{run:016x}") } else { format!("run-f{run:015x}") };
-                let boot = if mine { "00000000000000b1" } else { "00000000000000b9" };
+                let id = if mine.is_some() { format!("run-{run:016x}") } else { format!("run-f{run:015x}") };
+                let boot = if mine.is_some() { "00000000000000b1" } else { "00000000000000b9" };
                 let hmac = "hmac-sha256:af9206514b183484264ad6ac8d8e909c199c7b95f7d06b57617a5f34a5fea191";
                 write!(
                     line,
-                    r#"{{"auth":{{"accessor":"{hmac}","client_token":"{hmac}","display_name":"token","metadata":{{"attempt":"0","boot":"{boot}","execution_arn":"{}","kind":"state","run":"{id}","state":"LoadOrders","verified":"verified"}},"policies":["orders"],"policy_results":{{"allowed":true,"granting_policies":[{{"type":""}},{{"name":"orders","namespace_id":"root","type":"acl"}}]}},"token_policies":["orders"],"token_issue_time":"2026-11-21T16:26:00Z","token_ttl":119,"token_type":"service"}},"request":{{"client_id":"WS5+Hb6qD2zAvqMqcUuH9iPtsAJpGrV","client_token":"{hmac}","client_token_accessor":"{hmac}","headers":{{"user-agent":["tenure"],"x-tenure-request":["{boot}-{request}"],"x-tenure-run":["{id}"]}},"id":"d1faaa88-b9e2-3e2c-{:04x}-{request:012x}","mount_class":"secret","mount_type":"database","namespace":{{"id":"root"}},"operation":"{operation}","path":"{path}","remote_address":"127.0.0.1","remote_port":47328}},"time":"{time}","type":"{kind}"}}"#,
+                    r#"{{"auth":{{"accessor":"{hmac}","client_token":"{hmac}","display_name":"token","metadata":{{"attempt":"0","boot":"{boot}","execution_arn":"{}","kind":"state","run":"{id}","state":"LoadOrders","verified":"verified"}},"policies":["orders"],"policy_results":{{"allowed":true,"granting_policies":[{{"type":""}},{{"name":"orders","namespace_id":"root","type":"acl"}}]}},"token_policies":["orders"],"token_issue_time":"2026-11-21T16:26:00Z","token_ttl":119,"token_type":"service"}},"request":{{"client_id":"WS5+Hb6qD2zAvqMqcUuH9iPtsAJpGrV","client_token":"{hmac}","client_token_accessor":"{hmac}","headers":{{"user-agent":["tenure"],"x-tenure-request":["{boot}-{request}"],"x-tenure-run":["{id}"]}},"id":"d1faaa88-b9e2-3e2c-{:04x}-{request:012x}","mount_class":"secret","mount_type":"database","namespace":{{"id":"root"}},"operation":"{operation}","path":"{path}","remote_address":"127.0.0.1","remote_port":47328}},"time":"{time}","type":"{kind}""#,
                     execution(run),
                     number,
                 )?;
+                if let (1, "response", Some(head)) = (number, kind, mine) {
+                    let zeros = "0".repeat(64);
+                    write!(
+                        line,
+                        r#","response":{{"auth":{{"accessor":"{hmac}","client_token":"{hmac}","metadata":{{"audit_began":"0:{zeros}","audit_head":"{}","audit_seq":"{}","boot":"{boot}","run":"{id}"}}}}}}"#,
+                        head.hash, head.seq,
+                    )?;
+                }
+                line.push('}');
                 line.push('\n');
                 file.write_all(line.as_bytes())?;
                 written += line.len() as u64;

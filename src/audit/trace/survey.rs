@@ -7,7 +7,7 @@
 //!    Again, while a pass finds tokens that were made by who went round the broker.
 //!
 //! **Memory.** A trace holds the lines that it shows, at most [`MOST_LINES`] of some 2 KB each; a report holds none, but 0.5 KB for each
-//! run, 0.3 KB for each lease, and 100 bytes for each request to Vault. Beside these 16 bytes for each request that brokers
+//! run, 0.3 KB for each lease and each anchor, and 100 bytes for each request to Vault. Beside these 16 bytes for each request that brokers
 //! tell of, and one line or document at a time.
 
 use std::cell::Cell;
