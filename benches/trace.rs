@@ -153,9 +153,12 @@ fn vault(path: &Path, bytes: u64, heads: &[Head], time: &str) -> Result<(), Fail
                 let id = if mine.is_some() { format!("run-{run:016x}") } else { format!("run-f{run:015x}") };
                 let boot = if mine.is_some() { "00000000000000b1" } else { "00000000000000b9" };
                 let hmac = "hmac-sha256:af9206514b183484264ad6ac8d8e909c199c7b95f7d06b57617a5f34a5fea191";
+                let made = format!("hmac-sha256:{run:064x}");
+                // The login makes the run's token.
+                let accessor = if number == 1 { hmac } else { &made };
                 write!(
                     line,
-                    r#"{{"auth":{{"accessor":"{hmac}","client_token":"{hmac}","display_name":"token","metadata":{{"attempt":"0","boot":"{boot}","execution_arn":"{}","kind":"state","run":"{id}","state":"LoadOrders","verified":"verified"}},"policies":["orders"],"policy_results":{{"allowed":true,"granting_policies":[{{"type":""}},{{"name":"orders","namespace_id":"root","type":"acl"}}]}},"token_policies":["orders"],"token_issue_time":"2026-11-21T16:26:00Z","token_ttl":119,"token_type":"service"}},"request":{{"client_id":"WS5+Hb6qD2zAvqMqcUuH9iPtsAJpGrV","client_token":"{hmac}","client_token_accessor":"{hmac}","headers":{{"user-agent":["tenure"],"x-tenure-request":["{boot}-{request}"],"x-tenure-run":["{id}"]}},"id":"d1faaa88-b9e2-3e2c-{:04x}-{request:012x}","mount_class":"secret","mount_type":"database","namespace":{{"id":"root"}},"operation":"{operation}","path":"{path}","remote_address":"127.0.0.1","remote_port":47328}},"time":"{time}","type":"{kind}""#,
+                    r#"{{"auth":{{"accessor":"{accessor}","client_token":"{hmac}","display_name":"token","metadata":{{"attempt":"0","boot":"{boot}","execution_arn":"{}","kind":"state","run":"{id}","state":"LoadOrders","verified":"verified"}},"policies":["orders"],"policy_results":{{"allowed":true,"granting_policies":[{{"type":""}},{{"name":"orders","namespace_id":"root","type":"acl"}}]}},"token_policies":["orders"],"token_issue_time":"2026-11-21T16:26:00Z","token_ttl":119,"token_type":"service"}},"request":{{"client_id":"WS5+Hb6qD2zAvqMqcUuH9iPtsAJpGrV","client_token":"{hmac}","client_token_accessor":"{accessor}","headers":{{"user-agent":["tenure"],"x-tenure-request":["{boot}-{request}"],"x-tenure-run":["{id}"]}},"id":"d1faaa88-b9e2-3e2c-{:04x}-{request:012x}","mount_class":"secret","mount_type":"database","namespace":{{"id":"root"}},"operation":"{operation}","path":"{path}","remote_address":"127.0.0.1","remote_port":47328}},"time":"{time}","type":"{kind}""#,
                     execution(run),
                     number,
                 )?;
@@ -163,7 +166,7 @@ fn vault(path: &Path, bytes: u64, heads: &[Head], time: &str) -> Result<(), Fail
                     let zeros = "0".repeat(64);
                     write!(
                         line,
-                        r#","response":{{"auth":{{"accessor":"{hmac}","client_token":"{hmac}","metadata":{{"audit_began":"0:{zeros}","audit_head":"{}","audit_seq":"{}","boot":"{boot}","run":"{id}"}}}}}}"#,
+                        r#","response":{{"auth":{{"accessor":"{made}","client_token":"{hmac}","metadata":{{"audit_began":"0:{zeros}","audit_head":"{}","audit_seq":"{}","boot":"{boot}","run":"{id}"}}}}}}"#,
                         head.hash, head.seq,
                     )?;
                 }
