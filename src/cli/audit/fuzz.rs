@@ -70,7 +70,14 @@ pub(crate) fn anchored(data: &[u8]) {
     let log = bytes.piece();
     let vault = with_secrets(bytes.0, &canary);
     let folder = Folder::of(std::slice::from_ref(&vault));
-    let known = anchors(std::slice::from_ref(&folder.path), &mut std::io::empty()).expect("it can be read");
+    let known = match anchors(std::slice::from_ref(&folder.path), &mut std::io::empty()) {
+        Ok(known) => known,
+        // What begins as gzip does, and is damaged: of such a log it is not known what is missing.
+        Err(error) => {
+            assert!(vault.starts_with(&[0x1f, 0x8b]), "{error}");
+            return;
+        }
+    };
     for collected in [false, true] {
         let mut comparison = known.compare();
         let (mut heads, mut last) = (Vec::new(), 0);
