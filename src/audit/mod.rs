@@ -18,6 +18,9 @@
 //! └──────────────────────────────── SHA-256 of these bytes is the hash ─────────────────────────────┘
 //! ```
 //!
+//! **What was disclosed** stands in a line as keyed hashes, where there is a key ([`ValueKey`]): whether a value was served can
+//! be told from them ([`trace::served`]), by who may have the key unwrapped.
+//!
 //! **The file** is 0600, not a symbolic link, and locked by the one process that writes it. The chain goes on where the
 //! file ends; a torn end is moved to a file of its own and named in the first new line. After a rotation
 //! [`reopen`](Audit::reopen) takes the chain into the new file. On standard output and to [`Syslog`] each boot starts a chain of

@@ -107,6 +107,8 @@ pub struct Coverage {
     pub with_more_values: u64,
     /// Lines of brokers that could not be read.
     pub unreadable: u64,
+    /// Lines of no known log, which were passed over: what a damaged one told is not known.
+    pub passed_over: u64,
     /// Keys that were not unwrapped, and why.
     pub locked: Vec<Locked>,
     /// The first of the disclosures.
@@ -183,7 +185,8 @@ impl Logs {
         let sources = Source::all(named, stdin)?;
         let mut logs = Self { sources, keys: Vec::new(), read: 0 };
         let (mut keys, mut known) = (Vec::new(), HashSet::new());
-        logs.pass(progress, &mut |place, bytes| {
+        logs.pass(progress, &mut |place, piece| {
+            let Piece::Broker(bytes) = piece else { return };
             if Head::of(bytes).is_none_or(|head| head.event != b"audit.key") {
                 return;
             }
@@ -230,15 +233,24 @@ impl Logs {
             between: (since.unwrap_or_default(), until),
         };
         let granted = Finder::new(br#","outcome":"granted""#);
-        self.pass(progress, &mut |place, bytes| match Head::of(bytes) {
-            Some(head) => {
-                let discloses = matches!(head.event, b"read" | b"deliver" | b"session.open");
-                if discloses && granted.find(bytes).is_some() {
-                    search.see(place, bytes);
+        let mut passed_over = 0;
+        self.pass(progress, &mut |place, piece| {
+            let bytes = match piece {
+                Piece::Broker(bytes) => bytes,
+                Piece::Unknown(_) => return passed_over += 1,
+                Piece::Vault(_) | Piece::Document(_) => return,
+            };
+            match Head::of(bytes) {
+                Some(head) => {
+                    let discloses = matches!(head.event, b"read" | b"deliver" | b"session.open");
+                    if discloses && granted.find(bytes).is_some() {
+                        search.see(place, bytes);
+                    }
                 }
+                None => search.coverage.unreadable += 1,
             }
-            None => search.coverage.unreadable += 1,
         })?;
+        search.coverage.passed_over = passed_over;
         let mut served: Vec<Served> = search.served.into_values().collect();
         served.sort_by_key(|found| (found.first, found.line, found.value));
         Ok(Matches {
@@ -257,7 +269,7 @@ impl Logs {
     fn pass(
         &mut self,
         progress: &mut dyn FnMut(Progress),
-        sink: &mut dyn FnMut(Place, &[u8]),
+        sink: &mut dyn FnMut(Place, Piece<'_>),
     ) -> Result<(), TraceError> {
         self.read += 1;
         let of = self.sources.iter().map(|source| source.bytes).sum();
@@ -268,9 +280,7 @@ impl Logs {
                 if line % TOLD_EVERY == 1 {
                     progress(Progress { pass: self.read, bytes: before + counted.get(), of });
                 }
-                if let Piece::Broker(bytes) = piece {
-                    sink(place(file, line), bytes);
-                }
+                sink(place(file, line), piece);
             });
             read.map_err(|error| TraceError::Read { name: source.name.clone(), source: error })?;
             before += source.bytes;

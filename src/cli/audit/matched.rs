@@ -285,6 +285,7 @@ fn coverage(matches: &Matches, screen: Screen, out: &mut String) {
         (coverage.without_key, "whose key is not in these logs, or was not unwrapped"),
         (coverage.with_more_values, "with more values than hashes, of which those were compared"),
         (coverage.unreadable, "that cannot be read: `tenure audit verify` names them"),
+        (coverage.passed_over, "of no known log: `tenure audit report` names them"),
     ];
     for (count, why) in gaps.into_iter().filter(|(count, _)| *count > 0) {
         let line = format!("{} {why}", counted(count, "line"));
@@ -370,6 +371,7 @@ Compared: 124 of 124 disclosures, from 2026-11-20T08:00:00.412Z to 2026-11-21T20
             without_hashes: 1,
             without_key: 2,
             with_more_values: 1,
+            passed_over: 7,
             locked: vec![Locked { line: place, why: "too old".to_owned() }],
             ..found.coverage
         };
@@ -380,6 +382,7 @@ Compared: 120 of 124 disclosures, from 2026-11-20T08:00:00.412Z to 2026-11-21T20
   1 line without hashes: the broker has no [audit.hmac], or there was no value
   2 lines whose key is not in these logs, or was not unwrapped
   1 line with more values than hashes, of which those were compared
+  7 lines of no known log: `tenure audit report` names them
   the key at audit.jsonl:2 was not unwrapped: too old
 ";
         assert_eq!(told(&found, Screen::default()), expected);
