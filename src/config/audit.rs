@@ -55,10 +55,8 @@ impl Check<'_> {
 
     pub(super) fn hmac(&mut self, raw: Option<&RawHmac>) -> Option<AuditHmac> {
         let raw = raw?;
-        let mount = raw.mount.as_deref().unwrap_or("transit").trim_matches('/');
-        let mount = self.mountlike("audit.hmac.mount", mount);
-        let key = self.name("audit.hmac.key", raw.key.as_deref().unwrap_or("tenure-audit"), "/");
-        Some(AuditHmac { mount: mount?, key: key? })
+        let transit = self.transit("audit.hmac", raw.mount.as_ref(), raw.key.as_ref(), "tenure-audit");
+        transit.map(|(mount, key)| AuditHmac { mount, key })
     }
 
     fn receiver(&mut self, text: &str) -> Option<Receiver> {

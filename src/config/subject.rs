@@ -278,12 +278,11 @@ impl Check<'_> {
     }
 
     fn seal(&mut self, raw: &RawSeal) -> Option<Seal> {
-        let mount = raw.mount.as_deref().unwrap_or("transit").trim_matches('/');
-        let mount = self.mountlike("subject.seal.mount", mount);
-        let key = self.name("subject.seal.key", raw.key.as_deref().unwrap_or("tenure-subject"), "/");
+        let transit = self.transit("subject.seal", raw.mount.as_ref(), raw.key.as_ref(), "tenure-subject");
         let max_age =
             self.duration("subject.seal.max_age", raw.max_age.as_ref(), 12 * HOUR, MINUTE, 30 * DAY);
-        Some(Seal { mount: mount?, key: key?, max_age })
+        let (mount, key) = transit?;
+        Some(Seal { mount, key, max_age })
     }
 
     fn issuer(&mut self, raw: &RawIssuer, key: &str) -> Option<Issuer> {

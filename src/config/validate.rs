@@ -391,6 +391,20 @@ impl Check<'_> {
         Some(name)
     }
 
+    /// A key of Vault's transit engine, by the members `mount` and `key` of a table: both are checked, whichever is wrong.
+    pub(super) fn transit(
+        &mut self,
+        table: &str,
+        mount: Option<&String>,
+        key: Option<&String>,
+        default: &str,
+    ) -> Option<(String, String)> {
+        let mount = mount.map_or("transit", String::as_str).trim_matches('/');
+        let mount = self.mountlike(&format!("{table}.mount"), mount);
+        let key = self.name(&format!("{table}.key"), key.map_or(default, String::as_str), "/");
+        mount.zip(key)
+    }
+
     fn id(&mut self, key: &str, raw: Option<&RawId>) -> Option<u32> {
         match raw? {
             RawId::Number(id) => Some(*id),

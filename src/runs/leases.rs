@@ -367,6 +367,7 @@ fn sweep(live: &mut HashMap<ReadKey, Arc<Entry>>) {
     });
 }
 
+#[derive(Clone)]
 struct SecretPerformer {
     key: ReadKey,
     token: TokenKeeper,
@@ -377,13 +378,7 @@ struct SecretPerformer {
 
 impl Performer<Arc<Granted>> for SecretPerformer {
     fn perform(&self, call: Call<Arc<Granted>>) -> BoxFuture<'static, Outcome<Arc<Granted>>> {
-        let secret = Self {
-            key: self.key.clone(),
-            token: self.token.clone(),
-            minted: Arc::clone(&self.minted),
-            values: self.values.clone(),
-            context: Arc::clone(&self.context),
-        };
+        let secret = self.clone();
         let span = span(&secret.context, &call, &secret.key.path);
         let performed = async move {
             let _call = secret.context.busy.begin();

@@ -31,7 +31,7 @@ pub fn anchors(named: &[PathBuf], stdin: &mut dyn Read) -> Result<Anchors, Trace
                 && line.is_answer
                 && line.error.is_none()
             {
-                take(&mut anchors, &line, &format!("{}:{number}", source.name));
+                take(&mut anchors, &line, || format!("{}:{number}", source.name));
             }
         });
         read.map_err(|error| TraceError::Read { name: source.name.clone(), source: error })?;
@@ -40,7 +40,7 @@ pub fn anchors(named: &[PathBuf], stdin: &mut dyn Read) -> Result<Anchors, Trace
 }
 
 /// Takes what a line of Vault's log tells of brokers' chains; `place` is where it stands.
-pub(super) fn take(anchors: &mut Anchors, line: &VaultLine, place: &str) {
+pub(super) fn take(anchors: &mut Anchors, line: &VaultLine, place: impl FnOnce() -> String) {
     let time = line.at.to_string();
     if let Some(made) = line.made.as_ref().filter(|_| line.is_login()) {
         let boot = line.request.as_deref().and_then(|request| request.rsplit_once('-'));
@@ -64,7 +64,7 @@ pub(super) fn take(anchors: &mut Anchors, line: &VaultLine, place: &str) {
     let Some((boot, pin, began)) = told else { return };
     let Ok(head) = pin.parse() else { return };
     let began = began.and_then(|began| began.parse().ok());
-    anchors.take(Anchor { boot, head, began, by, time, place: place.to_owned() });
+    anchors.take(Anchor { boot, head, began, by, time, place: place() });
 }
 
 /// `<boot>:<seq>:<hash>:<seq>:<hash>`: where the chain ends, and where the boot began.

@@ -344,8 +344,8 @@ impl<'a> Survey<'a> {
                         this.know_token(&line);
                         this.logins.take(&line);
                         if this.tally.is_some() {
-                            let place = format!("{}:{number}", this.files[file].name);
-                            anchors::take(&mut this.anchors, &line, &place);
+                            let name = &this.files[file].name;
+                            anchors::take(&mut this.anchors, &line, || format!("{name}:{number}"));
                         }
                     }
                 }
